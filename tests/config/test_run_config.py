@@ -1,0 +1,75 @@
+"""A training run's file: typos name the nearest field, values are checked, recipes are valid."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unveil.config import dump, parse, read, validate
+from unveil.config.run import BackboneTask, RunConfig
+from unveil.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+GOOD = {
+    "name": "x", "steps": 10, "task": {"objective": "backbone", "rows": {"generate": 4}},
+    "optim": {"lr": 1e-3}, "parts": "parts", "directory": "run",
+}  # fmt: skip
+
+
+def changed(path: str, typo: str) -> dict[str, object]:
+    """The good file with one key misspelled (an optional one is added under the wrong name)."""
+    data = yaml.safe_load(yaml.safe_dump(GOOD))
+    *parents, key = path.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    place[typo] = place.pop(key, 1)
+    return data
+
+
+TYPOS = [
+    ("steps", "step"), ("seed", "sead"), ("directory", "directry"), ("checkpoint_every", "checkpoints_every"),
+    ("log_every", "logevery"), ("threads", "thread"), ("optim", "optimizer"), ("optim.warmup", "warm_up"),
+    ("optim.weight_decay", "weightdecay"), ("optim.average", "averge"), ("task.questions", "question"),
+    ("task.drop_prompt", "dropprompt"), ("task.weighting", "weigthing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "typo"), TYPOS)
+def test_a_typo_names_the_nearest_field(path: str, typo: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        validate(RunConfig, changed(path, typo), "run.yaml")
+    key = path.split(".")[-1]
+    assert f"did you mean '{key}'?" in str(error.value)
+    assert str(error.value).startswith("run.yaml: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_is_a_valid_run(recipe: Path) -> None:
+    run = read(RunConfig, recipe)
+    assert run.name == recipe.stem
+    assert parse(RunConfig, dump(run), "dump") == run
+
+
+def test_the_objective_chooses_the_task() -> None:
+    run = validate(RunConfig, GOOD, "run.yaml")
+    assert isinstance(run.task, BackboneTask)
+    assert run.task.rows == {"generate": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"optim": {"lr": 0}}, "optim.lr"),
+        ({"optim": {"lr": 1e-3, "decay": 2}}, "optim.decay"),
+        ({"task": {"objective": "poetry"}}, "task"),
+        ({"task": {"objective": "backbone", "rows": {"generate": 1}, "copies": 3}}, "copies"),
+        ({"task": {"objective": "retrieval", "batch": 1}}, "batch"),
+        ({"start": "middle"}, "start"),
+        ({"keep": 0}, "keep"),
+    ],
+)
+def test_an_impossible_value_names_its_field(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        validate(RunConfig, GOOD | change, "run.yaml")

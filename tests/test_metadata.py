@@ -1,0 +1,65 @@
+"""A PNG says how it was made; what was changed by hand is refused."""
+
+import dataclasses
+
+import pytest
+from PIL import Image
+
+from unveil.errors import PictureError
+from unveil.metadata import Recipe, read_recipe
+from unveil.pictures import encode
+
+GENERATE = Recipe("generate", 'ein "Stern" 星\n<b>', 2**40, {"steps": 8, "guidance": 2.5, "top_k": None}, "abc", None)
+
+
+def written(tmp_path, texts):
+    path = tmp_path / "p.png"
+    path.write_bytes(encode(Image.new("RGB", (4, 4)), ".png", texts))
+    return path
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GENERATE,
+        dataclasses.replace(GENERATE, task="edit", source=[[1, 2], [3, 4]]),
+        dataclasses.replace(GENERATE, task="interleave", number=2),
+    ],
+)
+def test_a_recipe_comes_back_from_its_png(tmp_path, recipe):
+    assert read_recipe(written(tmp_path, recipe.texts())) == recipe
+
+
+def test_prompt_seed_and_weights_can_be_read_by_any_program(tmp_path):
+    with Image.open(written(tmp_path, GENERATE.texts())) as picture:
+        assert picture.text["prompt"] == GENERATE.prompt
+        assert picture.text["seed"] == str(2**40) and picture.text["weights"] == "abc"
+        assert picture.text["Software"].startswith("unveil ")
+
+
+def test_a_png_of_another_program_cannot_be_replayed(tmp_path):
+    with pytest.raises(PictureError, match="only a PNG that unveil wrote"):
+        read_recipe(written(tmp_path, {"Software": "paint"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "seven"},
+        {"settings": "{"},
+        {"settings": "[]"},
+        {"settings": "[" * 10_000},
+        {"task": "train"},
+        {"task": "edit"},
+        {"source": "[[1]]"},
+        {"number": "1"},
+        {"task": "edit", "source": "[[1], [2, 3]]"},
+        {"task": "edit", "source": "[]"},
+        {"task": "edit", "source": "[[]]"},
+        {"task": "edit", "source": '[["a"]]'},
+        {"task": "edit", "source": "[[1.5]]"},
+    ],
+)
+def test_changed_chunks_are_refused_in_one_line(tmp_path, change):
+    with pytest.raises(PictureError, match="text chunks were changed"):
+        read_recipe(written(tmp_path, GENERATE.texts() | change))

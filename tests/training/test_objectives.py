@@ -1,0 +1,206 @@
+"""Each objective overfits a fixed small batch, and its loss counts what it should."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from unveil.config import ModelConfig
+from unveil.config.run import BackboneTask, DecoderTask, RetrievalTask, TokenizerTask, VaeTask
+from unveil.model.backbone import Backbone
+from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
+from unveil.model.image_tokenizer import ImageTokenizer
+from unveil.model.image_tokenizer.retrieval import Retrieval
+from unveil.scenes.scene import Scene, Thing
+from unveil.training.loop import Objective
+from unveil.training.objectives.backbone import BackboneObjective, start_from_codebook
+from unveil.training.objectives.decoder import DecoderObjective
+from unveil.training.objectives.image_tokenizer import WORDS, TokenizerObjective, cell_words, window_spread
+from unveil.training.objectives.retrieval import RetrievalObjective
+from unveil.training.objectives.vae import VaeObjective
+from unveil.vocab.text import Text
+
+Numbers = dict[str, float]
+
+
+def overfit(objective: Objective, steps: int, lr: float, seed: int | None = None) -> tuple[Numbers, Numbers]:
+    """Train on the batch of train step 0, over and over; the numbers at first and at last.
+
+    With a `seed` also the noise is the same every time.
+    """
+    optimizer = torch.optim.Adam([p for p in objective.module.parameters() if p.requires_grad], lr=lr)
+    seen: list[Numbers] = []
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step if seed is None else seed)
+        optimizer.zero_grad()
+        found: Numbers = {"loss": 0.0}
+        for loss, logged in objective.losses(0, generator):
+            loss.backward()
+            found = found | logged | {"loss": found["loss"] + float(loss.detach())}
+        optimizer.step()
+        objective.after(step, steps, generator)
+        seen.append(found)
+    return seen[0], seen[-1]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(small: ModelConfig) -> ImageTokenizer:
+    made = ImageTokenizer(small.image_tokenizer)
+    made.initialize(torch.Generator().manual_seed(0))
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_vae_overfits_a_batch(small: ModelConfig) -> None:
+    objective = VaeObjective(small, VaeTask(objective="vae", batch=2, crop=32), 0)
+    first, last = overfit(objective, 60, 1e-2, seed=0)
+    assert first["loss"] > 0.5
+    assert last["loss"] < 0.3
+
+
+def test_the_image_tokenizer_overfits_a_batch_and_uses_its_codebook(small: ModelConfig, text: Text) -> None:
+    task = TokenizerTask(objective="image_tokenizer", dense=2, captioned=2)
+    objective = TokenizerObjective(small, task, text, 0)
+    before = objective.module.tokenizer.quantizer.codebook.clone()
+    first, last = overfit(objective, 60, 5e-3)
+    assert last["loss"] < 0.4 * first["loss"]
+    assert last["words"] < 0.25
+    assert not torch.equal(objective.module.tokenizer.quantizer.codebook, before)
+
+
+def test_the_retrieval_heads_overfit_a_batch(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    heads = Retrieval(small)
+    heads.initialize(torch.Generator().manual_seed(0))
+    objective = RetrievalObjective(small, RetrievalTask(objective="retrieval", batch=4), text, tokenizer, heads)
+    first, last = overfit(objective, 80, 2e-3)
+    assert first["first"] < 0.7
+    assert last["first"] == 1.0
+    assert last["contrast"] < 1 < first["contrast"]
+
+
+def test_the_decoder_overfits_a_batch_with_fixed_noise(small: ModelConfig, tokenizer: ImageTokenizer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vae, embedding = build_vae(small.vae), CodeEmbedding(small)
+    decoder = ImageDecoder(small.decoder, small.vae.latent_channels)
+    embedding.initialize(generator)
+    decoder.initialize(generator)
+    module = nn.ModuleDict({"decoder": decoder, "code_embedding": embedding})
+    objective = DecoderObjective(small, DecoderTask(objective="decoder", batch=2), tokenizer, vae, module)
+    first, last = overfit(objective, 60, 5e-3, seed=0)
+    assert last["velocity"] < 0.5 * first["velocity"]
+    assert all(p.grad is None for p in (*vae.parameters(), *tokenizer.parameters()))
+
+
+def backbone_objective(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer, **changes: object
+) -> BackboneObjective:
+    values = {"objective": "backbone", "rows": {"generate": 1, "understand": 1}, "questions": 2, "drop_prompt": 0.0}
+    backbone = Backbone(small.backbone, small.vocab).initialize(torch.Generator().manual_seed(1))
+    return BackboneObjective(small, BackboneTask.model_validate(values | changes), text, tokenizer, backbone)
+
+
+def test_the_backbone_overfits_a_batch(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    objective = backbone_objective(small, text, tokenizer)
+    first, last = overfit(objective, 40, 1e-2, seed=0)
+    assert first["loss"] > 6  # ln 1088 = 7
+    assert last["loss"] < 1.5
+    assert last["understand_exact"] > 0.7
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_masked_with_padding_counted_less(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+) -> None:
+    objective = backbone_objective(small, text, tokenizer, end_weight=0.25)
+    packed = objective.batch("understand", 0, 2)
+    masked, times = packed.maskable & (packed.positions % 2 == 0), torch.full(packed.ids.shape, 0.5)
+    loss, exact = objective.score(packed, masked, times)
+    logits = objective.module(packed.ids.masked_fill(masked, small.vocab.mask), packed.positions, packed.visible)
+    truth = packed.ids[masked]
+    each = -logits[masked].log_softmax(-1)[torch.arange(len(truth)), truth]
+    weights = torch.where(truth == small.vocab.pad, 0.25, 1.0)
+    assert (truth == small.vocab.pad).any() and (truth != small.vocab.pad).any()
+    assert torch.allclose(loss, (each * weights).sum() / weights.sum(), rtol=1e-5)
+    assert torch.isclose(exact, (logits[masked].argmax(-1) == truth).float().mean())
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("mean", lambda times, rows: torch.ones_like(times)),
+        ("elbo", lambda times, rows: (1 / (1 - times)).clamp_max(10)),
+        ("mtrs", lambda times, rows: torch.bincount(rows)[rows].float().rsqrt()),
+    ],
+)
+def test_each_weighting_is_its_formula(
+    small: ModelConfig,
+    text: Text,
+    tokenizer: ImageTokenizer,
+    rule: str,
+    expected: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    objective = backbone_objective(small, text, tokenizer, weighting=rule)
+    rows, times = torch.tensor([0, 0, 0, 1]), torch.tensor([0.5, 0.5, 0.95, 0.0])
+    found = objective.weights(torch.tensor([5, 6, 7, 8]), rows, times)
+    wanted = expected(times, rows)
+    assert torch.allclose(found / found.sum(), wanted / wanted.sum())
+
+
+def test_the_router_bias_follows_the_load_of_all_batches_of_a_step(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+) -> None:
+    objective = backbone_objective(small, text, tokenizer, balance=0.01)
+    generator = torch.Generator().manual_seed(0)
+    sizes = []
+    for loss, _ in objective.losses(0, generator):
+        sizes.append(float(loss.detach()))
+    (load,) = objective._loads
+    tokens = sum(objective.batch(task, 0, 1).ids.numel() for task in ("generate", "understand"))
+    assert len(sizes) == 2 and int(load.sum()) == tokens * small.backbone.chosen_experts
+    objective.after(0, 1, generator)
+    bias = objective.module.model.layers[1].mlp.gate.expert_bias
+    assert bias.argmax() == load.argmin() and bias.argmin() == load.argmax()
+    off = backbone_objective(small, text, tokenizer, balance=0.0)
+    list(off.losses(0, generator))
+    off.after(0, 1, generator)
+    assert off.module.model.layers[1].mlp.gate.expert_bias.abs().sum() == 0
+
+
+def test_codes_that_look_alike_start_alike(small: ModelConfig, tokenizer: ImageTokenizer) -> None:
+    wide = small.model_copy(update={"backbone": small.backbone.model_copy(update={"width": 512})})
+    backbone = Backbone(wide.backbone, wide.vocab).initialize(torch.Generator().manual_seed(0))
+    text_rows = backbone.model.word_embeddings.weight[:1024].clone()
+    start_from_codebook(backbone, tokenizer, wide, 0)
+    entries = nn.functional.normalize(tokenizer.quantizer.codebook, dim=-1)
+    wanted = entries @ entries.T
+    for weight in (backbone.model.word_embeddings.weight, backbone.lm_head.weight):
+        rows = weight[1024:]
+        unit = nn.functional.normalize(rows, dim=-1)
+        assert (unit @ unit.T - wanted).abs().mean() < 0.1
+        assert abs(float(rows.std()) / small.backbone.initializer_range - 1) < 0.1
+    assert torch.equal(backbone.model.word_embeddings.weight[:1024], text_rows)
+
+
+def test_the_words_of_a_cell_are_those_of_the_thing_in_it() -> None:
+    scene = Scene("gray", (Thing(0, 3, "digit", "red", "small", "4"),))
+    truth = cell_words([scene], 8)
+    assert truth.shape == (1, 8, 8, len(WORDS))
+    for row in range(8):
+        for column in range(8):
+            words = {word for word, true in zip(WORDS, truth[0, row, column], strict=True) if true}
+            inside = row < 2 and column >= 6
+            assert words == ({"digit", "red", "small", "4", "gray"} if inside else {"empty", "gray"})
+
+
+def test_the_spread_of_a_window_is_the_distance_from_its_mean() -> None:
+    direction = torch.zeros(1, 4, 4, 3)
+    assert window_spread(direction + 2, 2) == 0
+    direction[0, 0, 0, 0] = 4.0  # in one of four windows: mean 1, squares 9 + 1 + 1 + 1
+    assert float(window_spread(direction, 2)) == pytest.approx(12 / 16)

@@ -1,0 +1,142 @@
+"""Rows hold what the tasks say, and end where sampling ends."""
+
+import random
+
+import pytest
+import torch
+
+from unveil.config import ModelConfig
+from unveil.sampling.canvas import Task, open_canvas
+from unveil.sampling.draw import Allowed
+from unveil.scenes.describe import DESCRIBE, parse_description
+from unveil.scenes.scene import Scene
+from unveil.training.packing import Row, pack
+from unveil.training.rows import TASKS, Source, drafts, finish, scenes_of
+from unveil.vocab.layout import Layout
+from unveil.vocab.prompt import UNCONDITION, Prompts
+from unveil.vocab.text import Text
+
+GRID, SIZE = (8, 8), 32
+
+
+@pytest.fixture(scope="module")
+def source(small: ModelConfig, text: Text) -> Source:
+    return Source(Prompts(text, Layout.of(small.vocab, text)), GRID, SIZE, 3, 0.0)
+
+
+@pytest.fixture(scope="module")
+def offset(small: ModelConfig) -> int:
+    return small.vocab.image_offset
+
+
+def codes_of(scene: Scene) -> list[int]:
+    """Codes that tell scenes apart."""
+    rng = random.Random(repr(scene))
+    return [1024 + rng.randrange(64) for _ in range(64)]
+
+
+def rows(source: Source, task: str, count: int = 20) -> list[tuple[Row, list[Scene]]]:
+    return [(finish(source, draft, codes_of), scenes_of(draft)) for draft in drafts(source, task, 0, count)]
+
+
+def test_generate_is_the_prompt_of_sampling_then_the_codes(source: Source) -> None:
+    for (row, scenes), draft in zip(rows(source, "generate"), drafts(source, "generate", 0, 20), strict=True):
+        (branch,) = row.branches
+        assert branch.given == []
+        assert branch.response[:64] == codes_of(scenes[0])
+        words = source.prompts.text.decode([i for i in draft.prefix if isinstance(i, int)])
+        assert scenes[0].background in words
+        assert row.prefix[-4:] == source.prompts.header(*GRID)
+
+
+def test_a_dropped_prompt_is_the_unconditional_branch_of_sampling(source: Source) -> None:
+    always = Source(source.prompts, GRID, SIZE, 3, 1.0)
+    (draft,) = drafts(always, "generate", 3, 1)
+    assert draft.prefix == source.prompts.generate_unconditional(*GRID)
+    (draft,) = drafts(always, "think", 3, 1)
+    assert draft.prefix == source.prompts.think(UNCONDITION)
+    (draft,) = drafts(always, "edit", 3, 1)
+    row = finish(always, draft, codes_of)
+    codes = torch.tensor(codes_of(scenes_of(draft)[0])).view(GRID) - 1024
+    assert row.prefix == source.prompts.edit_no_text(codes)
+
+
+def test_prompts_are_dropped_as_often_as_asked(source: Source) -> None:
+    often = Source(source.prompts, GRID, SIZE, 3, 0.3)
+    nothing = source.prompts.generate_unconditional(*GRID)
+    share = sum(d.prefix == nothing for d in drafts(often, "generate", 0, 300)) / 300
+    assert 0.22 < share < 0.38
+
+
+def test_understand_is_the_prompt_of_sampling_split_at_the_end_of_the_picture(source: Source) -> None:
+    asked, tail = set(), source.prompts._assistant()
+    for row, scenes in rows(source, "understand", 40):
+        codes = torch.tensor(codes_of(scenes[0])).view(GRID) - 1024
+        assert len(row.branches) == 3
+        for branch in row.branches:
+            words = source.prompts.text.decode(branch.given[: -len(tail)])
+            assert row.prefix + branch.given == source.prompts.understand(codes, words)
+            answer, pad = branch.response, source.prompts.layout.pad
+            end = answer.index(pad)
+            assert end > 0 and set(answer[end:]) == {pad}
+            said = source.prompts.text.decode(answer[:end])
+            if words == DESCRIBE:
+                asked.add(words)
+                assert len(parse_description(said).things) == len(scenes[0].things)
+    assert asked == {DESCRIBE}
+
+
+def test_edit_is_the_prompt_of_sampling_with_both_pictures_in_place(source: Source) -> None:
+    for row, (before, after) in rows(source, "edit"):
+        codes = torch.tensor(codes_of(before)).view(GRID) - 1024
+        first = row.prefix.index(source.prompts.layout.eoi) + 1
+        last = len(row.prefix) - len(source.prompts.header(*GRID)) - len(source.prompts._assistant())
+        instruction = source.prompts.text.decode(row.prefix[first:last])
+        assert row.prefix == source.prompts.edit(codes, instruction)
+        assert row.branches[0].response[:64] == codes_of(after)
+        assert before != after
+
+
+def test_think_and_interleave_hold_every_picture_whole_after_its_header(source: Source, offset: int) -> None:
+    header = source.prompts.header(*GRID)
+    for task in ("think", "interleave"):
+        for row, scenes in rows(source, task, 8):
+            response, place = row.branches[0].response, 0
+            assert not any(i >= offset for i in row.prefix)
+            for scene in scenes:
+                place = next(i for i in range(place, len(response)) if response[i] >= offset)
+                assert response[place - 4 : place] == header
+                assert response[place : place + 64] == codes_of(scene)
+                place += 64
+            assert not any(i >= offset for i in response[place:])
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_a_response_ends_with_its_block_because_sampling_shows_whole_blocks(source: Source, task: str) -> None:
+    for row, _ in rows(source, task):
+        for branch in row.branches:
+            prompt = row.prefix + branch.given
+            assert (len(prompt) + len(branch.response)) % SIZE == 0
+            wanted = Task([prompt], len(branch.response), Allowed.codes(source.prompts.layout))
+            canvas = open_canvas(wanted, source.prompts.layout, SIZE, torch.device("cpu"))
+            packed = pack([Row(row.prefix, [branch])], SIZE, 1)
+            noised = packed.positions[packed.groups > 0]
+            assert noised.tolist() == list(range(len(prompt) // SIZE * SIZE, canvas.ids.shape[1]))
+
+
+def test_the_surplus_after_a_picture_is_end_of_image_and_padding(source: Source) -> None:
+    layout = source.prompts.layout
+    assert source.closed(0, [1] * 30) == [*[1] * 30, layout.eoi, layout.pad]
+    assert source.closed(1, [1] * 30) == [*[1] * 30, layout.eoi]
+    assert source.closed(2, [1] * 30) == [1] * 30
+
+
+def test_a_text_ends_at_least_once_even_at_the_border_of_a_block(source: Source) -> None:
+    pad = source.prompts.layout.pad
+    assert source.ended(0, [1] * 31) == [*[1] * 31, pad]
+    assert source.ended(0, [1] * 32) == [*[1] * 32, *[pad] * 32]
+
+
+def test_a_draft_depends_on_its_task_and_index_only(source: Source) -> None:
+    assert drafts(source, "edit", 5, 1)[0] == drafts(source, "edit", 3, 4)[2]
+    assert drafts(source, "edit", 5, 1)[0] != drafts(source, "edit", 6, 1)[0]

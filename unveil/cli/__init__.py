@@ -1,0 +1,56 @@
+"""The command line: results on stdout or in a file, progress on stderr, an error is one line and an exit code.
+
+0 done    1 replay differs    2 an error that says what to do    3 training diverged    130 interrupted
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from unveil.cli.output import note
+from unveil.errors import UnveilError
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and leave with its exit code; no traceback for anything a user can cause."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        note("interrupted")
+        code = 130
+    except OSError as error:
+        note(f"unveil: the output cannot be written ({error.strerror or error}); free some space")
+        code = 2
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit code of a command."""
+    from unveil.cli.app import Abort, UsageProblem, app
+
+    try:
+        code = app(None if arguments is None else list(arguments), prog_name="unveil", standalone_mode=False)
+    except UnveilError as error:
+        return _fail(str(error))
+    except UsageProblem as error:
+        return _fail(f"{error.format_message()} (unveil --help shows what there is)")
+    except Abort:
+        raise KeyboardInterrupt from None
+    except MemoryError:
+        return _fail("out of memory; ask for a smaller picture, or close other programs")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, without importing it
+            raise
+        return _fail("out of GPU memory; ask for a smaller picture or use --device cpu")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    """Print an error in one line; the exit code."""
+    note("unveil: " + " ".join(message.split()))
+    return 2

@@ -1,0 +1,71 @@
+"""`unveil config`: the numbers of a model, and how two models differ."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unveil.cli import options
+from unveil.cli.output import say, say_json
+
+if TYPE_CHECKING:
+    from unveil.config import ModelConfig
+
+Name = Annotated[str, typer.Argument(help="A preset, a YAML file or a model directory.")]
+config = typer.Typer(help="The numbers of a model.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@config.command("list")
+def list_presets(as_json: options.AsJson = False) -> None:
+    """The presets in the package."""
+    from unveil.config import preset_names
+
+    if as_json:
+        say_json(preset_names())
+    else:
+        say("\n".join(preset_names()))
+
+
+@config.command()
+def show(name: Name, as_json: options.AsJson = False) -> None:
+    """Every number of NAME."""
+    values = dict(flatten(_find(name).model_dump(mode="json")))
+    if as_json:
+        say_json(values)
+    else:
+        say("\n".join(f"{key} = {_plain(value)}" for key, value in values.items()))
+
+
+@config.command()
+def diff(a: Name, b: Name, as_json: options.AsJson = False) -> None:
+    """The numbers in which A and B differ."""
+    one, two = (dict(flatten(_find(name).model_dump(mode="json"))) for name in (a, b))
+    changed = {key: [one.get(key), two.get(key)] for key in one | two if one.get(key) != two.get(key)}
+    if as_json:
+        say_json(changed)
+    elif changed:
+        say("\n".join(f"{key}: {_plain(old)} -> {_plain(new)}" for key, (old, new) in changed.items()))
+
+
+def flatten(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """Every leaf with its path: backbone.width."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _find(name: str) -> "ModelConfig":
+    """The configuration of a preset, a file or a directory."""
+    from unveil.config import load_config, load_preset, preset_names
+
+    path = Path(name)
+    if name not in preset_names() and path.exists():
+        return load_config(path / "config.yaml" if path.is_dir() else path)
+    return load_preset(name)
+
+
+def _plain(value: object) -> str:
+    return "none" if value is None else str(value)

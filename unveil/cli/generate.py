@@ -1,0 +1,76 @@
+"""`unveil generate`: words to a picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unveil.cli import options
+from unveil.cli.output import check_picture_target, check_trace_target, note, open_model, save_trace, say, say_json
+
+if TYPE_CHECKING:
+    from unveil.pipeline import ImageResult
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help='What to draw, e.g. "a red star on white".')],
+    output: options.PictureOut,
+    seed: options.Seed = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    solver_steps: options.SolverSteps = None,
+    temperature: options.Temperature = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    thinking: Annotated[bool, typer.Option("--thinking", help="Write a plan in words first.")] = False,
+    trace: options.TraceFile = None,
+    model: options.Model = "tiny",
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw a picture of what PROMPT says."""
+    check_picture_target(output)
+    traced = check_trace_target(trace)
+    result = open_model(model, device, quiet).generate_image(
+        prompt,
+        seed=seed,
+        thinking=thinking,
+        trace=traced,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        solver_steps=solver_steps,
+        temperature=temperature,
+        height=height,
+        width=width,
+    )
+    save_picture(result, output, trace, as_json)
+
+
+def save_picture(result: "ImageResult", output: Path, trace: Path | None, as_json: bool) -> None:
+    """Write a picture and its trace, and say so; drawn and edited ones alike."""
+    result.save(output)
+    save_trace(result.trace, trace)
+    if as_json:
+        say_json(describe(result, output))
+        return
+    if result.thinking is not None:
+        note(f"plan: {result.thinking}")
+    say(f"{output}  seed {result.seed}  {result.seconds:.1f} s")
+
+
+def describe(result: "ImageResult", file: Path) -> dict[str, object]:
+    """What `--json` prints of a picture."""
+    settings, plan = result.recipe.settings, {} if result.thinking is None else {"thinking": result.thinking}
+    return {
+        "seed": result.seed,
+        "steps": settings["steps"],
+        "guidance": settings["guidance"],
+        "solver_steps": settings["solver_steps"],
+        "seconds": round(result.seconds, 3),
+        "width": result.image.width,
+        "height": result.image.height,
+        "file": str(file),
+        "weights": result.recipe.weights,
+        **plan,
+    }

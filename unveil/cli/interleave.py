@@ -1,0 +1,66 @@
+"""`unveil interleave`: a story as words and pictures in turn, in a directory."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unveil.cli import options
+from unveil.cli.output import check_trace_target, open_model, save_trace, say, say_json
+from unveil.files import make_directory, write_atomic
+
+if TYPE_CHECKING:
+    from unveil.pipeline import StoryResult
+
+
+def interleave(
+    prompt: Annotated[str, typer.Argument(help='A story, e.g. "a red car on white. it turns blue."')],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Gets 01.png.., story.md, story.json.")],
+    seed: options.Seed = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    image_guidance: options.ImageGuidance = None,
+    solver_steps: options.SolverSteps = None,
+    temperature: options.Temperature = None,
+    trace: options.TraceFile = None,
+    model: options.Model = "tiny",
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Tell the story of PROMPT in words and pictures."""
+    make_directory(output)
+    traced = check_trace_target(trace)
+    story = open_model(model, device, quiet).generate_interleaved(
+        prompt,
+        seed=seed,
+        trace=traced,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        image_guidance_scale=image_guidance,
+        solver_steps=solver_steps,
+        temperature=temperature,
+    )
+    summary = save_story(story, prompt, output)
+    save_trace(story.trace, trace)
+    if as_json:
+        say_json(summary)
+    else:
+        say(f"{output}  {len(story.pages)} pages  seed {story.seed}  {story.seconds:.1f} s")
+
+
+def save_story(story: "StoryResult", prompt: str, directory: Path) -> dict[str, object]:
+    """Write a story's files; what story.json holds."""
+    pages, lines = list[dict[str, object]](), list[str]()
+    for page in story.pages:
+        name = None if page.image is None else f"{sum(p['file'] is not None for p in pages) + 1:02}.png"
+        pages.append({"text": page.text, "file": name})
+        lines += [page.text] if page.text else []
+        if page.image is not None and name is not None:
+            page.image.save(directory / name)
+            lines.append(f"![]({name})")
+    summary = {"prompt": prompt, "seed": story.seed, "seconds": round(story.seconds, 3), "pages": pages}
+    write_atomic(directory / "story.md", ("\n\n".join(lines) + "\n").encode("utf-8", "replace"))
+    write_atomic(directory / "story.json", (json.dumps(summary, indent=1) + "\n").encode())
+    return summary

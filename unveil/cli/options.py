@@ -1,0 +1,20 @@
+"""The options that several verbs share, each written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result. Without it a random one, reported.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Denoise steps per block.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="How strongly the words count; 1 is none.")]
+ImageGuidance = Annotated[float | None, typer.Option("--image-guidance", help="How strongly the old picture counts.")]
+SolverSteps = Annotated[int | None, typer.Option("--solver-steps", help="Steps from noise to pixels.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")]
+Model = Annotated[str, typer.Option("--model", help="A model inside the package, or a directory.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Show the denoising: .gif or .html.")]
+PictureOut = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture; a PNG can be replayed.")]
+PictureIn = Annotated[Path, typer.Argument(metavar="FILE", help="PNG, JPEG, WebP, GIF or BMP.")]

@@ -1,0 +1,41 @@
+"""`unveil replay`: a picture made again from what its PNG says, and compared."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unveil.cli import options
+from unveil.cli.output import check_picture_target, note, open_model, say, say_json
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A PNG that unveil wrote.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Keep the new one.")] = None,
+    model: options.Model = "tiny",
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make the picture in FILE again; exit code 1 when a pixel differs."""
+    from PIL import ImageChops
+
+    from unveil.metadata import read_recipe
+    from unveil.pictures import load_picture
+    from unveil.version import VERSION
+
+    if output is not None:
+        check_picture_target(output)
+    recipe, before = read_recipe(file), load_picture(file)
+    if recipe.version != VERSION:
+        note(f"{file} was made by unveil {recipe.version}, this is {VERSION}; the pixels may differ")
+    result = open_model(model, device, quiet).replay(recipe)
+    if output is not None:
+        result.save(output)
+    same = before.size == result.image.size and ImageChops.difference(before, result.image).getbbox() is None
+    if as_json:
+        say_json({"identical": same, "seed": recipe.seed, "file": str(file)})
+    else:
+        say(f"{file}: {'identical' if same else 'different'} (seed {recipe.seed}, weights {recipe.weights})")
+    if not same:
+        raise typer.Exit(1)

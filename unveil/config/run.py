@@ -1,0 +1,97 @@
+"""One training run as a value: what a file in `recipes/` holds."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unveil.config.tree import Config
+
+
+class OptimConfig(Config):
+    """AdamW with linear warm-up, a constant stretch, and a linear decay to zero over the last part."""
+
+    lr: float = Field(gt=0)
+    warmup: int = Field(100, ge=0)  # train steps
+    decay: float = Field(0.3, ge=0, le=1)  # share of all steps
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    average: float = Field(0.999, ge=0, lt=1)  # decay of the running mean of the weights, which is what ships
+
+
+class TokenizerTask(Config):
+    """Image tokenizer: reconstruction, words of what each code covers, SigLIP (heads are dropped afterwards)."""
+
+    objective: Literal["image_tokenizer"]
+    dense: int = Field(ge=1)  # pictures a step with 6 to 16 things, for the codebook
+    captioned: int = Field(ge=2)  # pictures a step with 1 to 4 things and a caption, for the contrastive loss
+    pixel_weight: float = 10.0
+    words_weight: float = 10.0
+    contrast_weight: float = 0.1
+    commitment_weight: float = 0.5
+    agreement_weight: float = 3.0  # pulls the codes of one attention window together: fewer codes, easier to predict
+    codebook_decay: float = 0.99
+    revive_after: int = 60  # train steps without use
+    revive_until: float = 0.98  # share of the run
+
+
+class RetrievalTask(Config):
+    """SigLIP heads on top of the frozen image tokenizer."""
+
+    objective: Literal["retrieval"]
+    batch: int = Field(ge=2)
+
+
+class VaeTask(Config):
+    """AutoencoderKL on rendered pictures: L1, L2 and a small KL term."""
+
+    objective: Literal["vae"]
+    batch: int = Field(ge=1)
+    crop: int = 64  # pixels; the network is convolutional, dense crops teach faster than whole pictures
+    kl_weight: float = 1e-6
+
+
+class DecoderTask(Config):
+    """Flow matching of VAE latents given codes; the code embedding learns along."""
+
+    objective: Literal["decoder"]
+    batch: int = Field(ge=1)
+    drop_condition: float = Field(0.1, ge=0, le=1)
+    time_shift: float = 1.0  # alpha of t / (t + alpha (1 - t)); 1 is none
+
+
+class BackboneTask(Config):
+    """Block diffusion on a mixture of tasks; each train step has one batch of rows per task."""
+
+    objective: Literal["backbone"]
+    rows: dict[str, int]  # task name -> rows a train step
+    questions: int = Field(5, ge=1)  # questions that share one picture
+    copies: int = Field(2, ge=1, le=2)  # noised copies per row; 2 are complementary masks
+    drop_prompt: float = Field(0.1, ge=0, le=1)
+    rates: tuple[float, float] = (0.0, 1.0)
+    weighting: Literal["mean", "elbo", "mtrs"] = "mean"
+    end_weight: float = Field(0.1, ge=0, le=1)  # padding (EOS) after a response, relative to its words
+    balance: float = Field(0.001, ge=0)  # step of the router bias
+    initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
+
+
+Task = Annotated[TokenizerTask | RetrievalTask | VaeTask | DecoderTask | BackboneTask, Field(discriminator="objective")]
+
+
+class RunConfig(Config):
+    """One training run. `parts` is the directory of weights it reads from and writes its result to."""
+
+    name: str
+    preset: str = "tiny"
+    seed: int = 0
+    steps: int = Field(ge=1)
+    task: Task
+    optim: OptimConfig
+    parts: Path
+    start: Literal["scratch", "parts"] = "scratch"  # "parts": begin from the weights of this part in `parts`
+    directory: Path  # checkpoints and log of this run
+    checkpoint_every: int = Field(500, ge=1)
+    log_every: int = Field(20, ge=1)
+    keep: int = Field(2, ge=1)
+    threads: int = Field(2, ge=1)

@@ -1,0 +1,154 @@
+"""Every number that makes one model differ from another: a frozen tree that `tiny` and `official` fill."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Config(BaseModel):
+    """A frozen value; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VocabConfig(Config):
+    """One vocabulary: text tokens, special tokens, then image codes from `image_offset` on (spec backbone 0.1)."""
+
+    size: int
+    image_offset: int
+    pad: int  # also end of sequence, as in the official model
+    mask: int
+
+
+class ImageTokenizerConfig(Config):
+    """SigLIP-VQ: a vision transformer and a codebook; one code per patch (spec image 2, 3)."""
+
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    patch_size: int
+    position_grid: int  # side of the learned position table; other grids interpolate it
+    norm_eps: float = 1e-6
+    codes: int
+    code_width: int
+    pixel_mean: float = 0.5
+    pixel_std: float = 0.5
+    window: int | None = None  # attention stays inside windows of window x window patches; None: the whole picture
+
+
+class BackboneConfig(Config):
+    """The mixture-of-experts transformer over text tokens and image codes (spec backbone 1)."""
+
+    width: int
+    layers: int
+    dense_layers: int  # the first ones have one MLP instead of experts
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    experts: int
+    chosen_experts: int
+    groups: int
+    kept_groups: int
+    expert_width: int
+    shared_experts: int
+    routed_scale: float
+    rope_theta: float
+    rotary_fraction: float
+    norm_eps: float = 1e-6
+    context: int
+    block_size: int = 32
+    initializer_range: float = 0.02
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.experts % self.groups:
+            raise ValueError(f"experts {self.experts} is not a multiple of groups {self.groups}")
+        if self.kept_groups * (self.experts // self.groups) < self.chosen_experts:
+            raise ValueError(f"kept_groups {self.kept_groups} hold fewer than chosen_experts {self.chosen_experts}")
+        return self
+
+
+class DecoderConfig(Config):
+    """The flow-matching transformer that renders codes into latents (spec image 5)."""
+
+    width: int
+    layers: int
+    refiner_layers: int
+    heads: int
+    condition_width: int  # width of the code embedding that conditions it
+    patch_size: int = 2
+    axes_dims: tuple[int, int, int]  # head_dim split over (sequence, row, column)
+    axes_lens: tuple[int, int, int]
+    rope_theta: float = 256.0
+    norm_eps: float = 1e-5
+    time_scale: float = 1000.0
+    time_width: int = 256
+    time_mlp_width: int = 1024
+    pad_multiple: int = 32
+    condition_upsample: int = 2  # each code is repeated this often along each side
+    condition_layout: Literal["line", "grid"] = "line"  # positions of the codes: 1-D as released, or (row, column)
+
+
+class VaeConfig(Config):
+    """diffusers.AutoencoderKL (spec image 7)."""
+
+    block_channels: tuple[int, ...]
+    layers_per_block: int
+    latent_channels: int
+    norm_groups: int
+    sample_size: int
+    scaling_factor: float
+    shift_factor: float
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along a side."""
+        return 2 ** (len(self.block_channels) - 1)
+
+
+class SamplingConfig(Config):
+    """Defaults of a request; every one can be changed per call."""
+
+    grid: tuple[int, int]  # (rows, columns) of codes when no size is asked for
+    steps: int  # denoise steps per block
+    guidance: float
+    rescale: float = 0.7
+    threshold: float = 0.95
+    temperature: float = 0.0
+    edit_text_guidance: float = 4.0
+    edit_image_guidance: float = 0.0
+    text_steps: int = 32
+    text_tokens: int = 2048
+    thinking_tokens: int = 4096
+    solver_steps: int = 50
+    solver_shift: float = 6.0
+    decoder_guidance: float = 1.0  # p + g (p - n); 0 is none
+    max_pictures: int = 10
+
+
+class ModelConfig(Config):
+    """One model. `tiny` and `official` differ in these values and in nothing else."""
+
+    name: str
+    vocab: VocabConfig
+    image_tokenizer: ImageTokenizerConfig
+    backbone: BackboneConfig
+    decoder: DecoderConfig
+    vae: VaeConfig
+    sampling: SamplingConfig
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.vocab.size != self.vocab.image_offset + self.image_tokenizer.codes:
+            raise ValueError("vocab.size must be vocab.image_offset + image_tokenizer.codes")
+        return self
+
+    @property
+    def picture_scale(self) -> int:
+        """Pixels of the rendered picture per code along a side; the tokenizer sees half of that."""
+        d = self.decoder
+        return d.condition_upsample * d.patch_size * self.vae.factor

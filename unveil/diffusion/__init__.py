@@ -1,0 +1,1 @@
+"""The mathematics of masking and flow: tensors in, tensors out, no weights."""

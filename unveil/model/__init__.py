@@ -1,0 +1,1 @@
+"""The three networks; nothing here loops over denoise steps."""

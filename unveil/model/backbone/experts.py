@@ -1,0 +1,121 @@
+"""The experts: many small gated MLPs, each token visiting a few; one plain function with interchangeable entries."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unveil.shapes import Float, Int, Tensor
+
+
+class ExpertWeights(NamedTuple):
+    """The weights of all experts of a layer, stacked on the first axis."""
+
+    gate: Float[Tensor, "E F D"]
+    up: Float[Tensor, "E F D"]
+    down: Float[Tensor, "E D F"]
+
+
+ExpertsEntry: TypeAlias = Callable[
+    [Float[Tensor, "N D"], ExpertWeights, Int[Tensor, "N K"], Float[Tensor, "N K"]], Float[Tensor, "N D"]
+]
+
+
+class Experts(nn.Module):
+    """Holder of the stacked expert weights; `apply_experts` does the work."""
+
+    def __init__(self, experts: int, width: int, expert_width: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Parameter(torch.empty(experts, expert_width, width))
+        self.up_proj = nn.Parameter(torch.empty(experts, expert_width, width))
+        self.down_proj = nn.Parameter(torch.empty(experts, width, expert_width))
+
+    def forward(
+        self, x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N D"]:
+        """The weighted sum of the chosen experts' outputs."""
+        return apply_experts(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
+
+
+def apply_experts_reference(
+    x: Float[Tensor, "N D"], experts: ExpertWeights, chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+) -> Float[Tensor, "N D"]:
+    """sum_k weights[k] * down(silu(gate(x)) * up(x)) of expert chosen[k]: one expert at a time.
+
+    Outputs are weighted and summed in at least float32, then return to the precision of `x` (spec backbone 3.6).
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    total = torch.zeros(x.shape, dtype=wide, device=x.device)
+    for e in range(experts.gate.shape[0]):
+        token, slot = (chosen == e).nonzero(as_tuple=True)
+        out = gated_mlp(x.index_select(0, token), experts.gate[e], experts.up[e], experts.down[e])
+        total = total.index_add(0, token, out.to(wide) * weights[token, slot, None].to(wide))
+    return total.to(x.dtype)
+
+
+def apply_experts_sorted(
+    x: Float[Tensor, "N D"], experts: ExpertWeights, chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+) -> Float[Tensor, "N D"]:
+    """Sort the visits by expert once, then one matrix product per expert on its contiguous run.
+
+    `unbind` (not indexing) keeps the backward pass at one write per expert, and an expert nobody visited gets a
+    gradient of zero rather than none.
+    """
+    visits, order = _visits_by_expert(x, chosen)
+    counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0]).tolist()
+    runs = zip(visits.split(counts), experts.gate.unbind(), experts.up.unbind(), experts.down.unbind(), strict=True)
+    return _combine(torch.cat([gated_mlp(*run) for run in runs]), order, weights, x.dtype)
+
+
+def apply_experts_grouped(
+    x: Float[Tensor, "N D"], experts: ExpertWeights, chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+) -> Float[Tensor, "N D"]:
+    """As `apply_experts_sorted`, with PyTorch's grouped product instead of a loop: no wait for the counts."""
+    visits, order = _visits_by_expert(x, chosen)
+    counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0])
+    ends = counts.cumsum(0).to(torch.int32)  # (E)
+    gate, up, down = (w.transpose(1, 2) for w in experts)
+    inner = F.silu(F.grouped_mm(visits, gate, offs=ends)) * F.grouped_mm(visits, up, offs=ends)  # (N * K, F)
+    return _combine(F.grouped_mm(inner, down, offs=ends), order, weights, x.dtype)
+
+
+def gated_mlp(
+    x: Float[Tensor, "N D"], gate: Float[Tensor, "F D"], up: Float[Tensor, "F D"], down: Float[Tensor, "D F"]
+) -> Float[Tensor, "N D"]:
+    """down(silu(gate(x)) * up(x)): what one expert does to its tokens."""
+    return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+
+
+def _visits_by_expert(
+    x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"]
+) -> tuple[Float[Tensor, "N*K D"], Int[Tensor, " N*K"]]:
+    """Each token once per chosen expert, sorted by expert, and the permutation that sorted them.
+
+    Expanding before permuting makes the backward pass a permutation and a sum over K: no two threads add to one
+    address, so gradients are the same bit for bit in every run.
+    """
+    order = chosen.flatten().argsort(stable=True)
+    copies = x[:, None].expand(-1, chosen.shape[1], -1).flatten(0, 1)  # (N * K, D)
+    return copies.index_select(0, order), order
+
+
+def _combine(
+    outputs: Float[Tensor, "N*K D"], order: Int[Tensor, " N*K"], weights: Float[Tensor, "N K"], dtype: torch.dtype
+) -> Float[Tensor, "N D"]:
+    """Undo the sorting, weigh each visit and add the visits of a token, in at least float32."""
+    wide = torch.promote_types(dtype, torch.float32)
+    places = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+    visits = outputs.index_select(0, places).unflatten(0, weights.shape)  # (N, K, D)
+    return (visits.to(wide) * weights[..., None].to(wide)).sum(1).to(dtype)
+
+
+apply_experts = apply_experts_sorted
+"""The entry the model uses."""
+
+EXPERTS: Mapping[str, ExpertsEntry] = MappingProxyType(
+    {"reference": apply_experts_reference, "sorted": apply_experts_sorted, "grouped": apply_experts_grouped}
+)
+"""Every implementation of the seam; a test holds each one to the reference."""

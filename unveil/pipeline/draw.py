@@ -1,0 +1,197 @@
+"""Pictures from prompts in batches: codes by the sampling loop, pixels by the renderer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from unveil.diffusion.guidance import Guidance
+from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of
+from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
+from unveil.pipeline.watch import Watch
+from unveil.sampling import Plan, generate_codes, generate_text, think
+from unveil.sampling.render import render
+from unveil.shapes import Int, Tensor
+from unveil.trace import Stage, picture_stage, word_stage
+from unveil.vocab.prompt import Prompts
+from unveil.weights.read import Parts
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture to draw: what comes before it, in every guidance branch, and what happened so far."""
+
+    prefix: list[int]
+    branches: tuple[list[int], ...]
+    plan: str | None = None
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, its codes and how they came about (empty unless a trace was wanted)."""
+
+    image: Image.Image
+    codes: Int[Tensor, "h w"]
+    stages: tuple[Stage, ...]
+    plan: str | None
+
+
+@dataclass(frozen=True)
+class Written:
+    """Tokens written after a prompt, and how."""
+
+    tokens: list[int]
+    stages: tuple[Stage, ...]
+
+
+def prompted(parts: Parts, prompts: Sequence[str], settings: PictureSettings) -> list[Drawing]:
+    """Pictures that a text asks for."""
+    say, nothing = Prompts(parts.text, parts.layout), Prompts(parts.text, parts.layout).generate_unconditional
+    return [Drawing(say.generate(p, *settings.grid), (nothing(*settings.grid),)) for p in prompts]
+
+
+def planned(
+    parts: Parts,
+    prompts: Sequence[str],
+    streams: Sequence[Streams],
+    settings: PictureSettings,
+    words: TextSettings,
+    watch: Watch,
+) -> list[Drawing]:
+    """Pictures that a text asks for, after the model has written a plan of each."""
+    say = Prompts(parts.text, parts.layout)
+    header, asked = say.header(*settings.grid), [say.think(p) for p in prompts]
+    for prefix in asked:
+        check_room(prefix, words.tokens + settings.rows * settings.columns, parts, "prompt")
+    out: dict[int, Drawing] = {}
+    for at in by_length(asked):
+        plans = think(
+            parts.backbone,
+            [asked[i] for i in at],
+            parts.layout,
+            header=header,
+            tokens=words.tokens,
+            policy=words.policy(parts.config.backbone.block_size),
+            generators=[streams[i].tokens for i in at],
+            on_step=watch.tokens("think", words.tokens * len(at)),
+            device=device_of(parts),
+        )
+        for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
+            stages = (_words(parts, watch, row, len(plan.words)),) if watch.keep and plan.words else ()
+            nothing = say.think_unconditional(*settings.grid)
+            out[i] = Drawing(plan.prefix, (nothing,), _say(parts, plan), stages)
+    return [out[i] for i in range(len(prompts))]
+
+
+def edited(
+    parts: Parts, sources: Int[Tensor, "B h w"], instructions: Sequence[str], settings: PictureSettings
+) -> list[Drawing]:
+    """Pictures changed as their instructions say."""
+    say = Prompts(parts.text, parts.layout)
+    return [
+        Drawing(say.edit(codes, text), (say.edit_no_text(codes), say.edit_no_image(*settings.grid, text)))
+        for codes, text in zip(sources, instructions, strict=True)
+    ]
+
+
+def draw(
+    parts: Parts,
+    drawings: Sequence[Drawing],
+    streams: Sequence[Streams],
+    settings: PictureSettings,
+    guidance: Guidance,
+    watch: Watch,
+) -> list[Drawn]:
+    """Draw and render all, those with prompts of equal length together; each has its own random numbers."""
+    for drawing in drawings:
+        check_room(drawing.prefix, settings.rows * settings.columns, parts, "prompt")
+    out: dict[int, Drawn] = {}
+    for at in by_length([drawing.prefix for drawing in drawings]):
+        codes = generate_codes(
+            parts.backbone,
+            [drawings[i].prefix for i in at],
+            parts.layout,
+            grid=settings.grid,
+            policy=settings.policy(parts.config.backbone.block_size),
+            branches=list(zip(*(drawings[i].branches for i in at), strict=True)),
+            guidance=guidance,
+            generators=[streams[i].tokens for i in at],
+            on_step=watch.tokens("draw", settings.rows * settings.columns * len(at)),
+            device=device_of(parts),
+        )
+        images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
+        for row, (i, image) in enumerate(zip(at, images, strict=True)):
+            mask, so_far = parts.layout.mask, drawings[i].stages
+            stages = (*so_far, picture_stage(watch.events, row, mask, settings.grid, image)) if watch.keep else ()
+            out[i] = Drawn(image, codes[row], stages, drawings[i].plan)
+    return [out[i] for i in range(len(drawings))]
+
+
+def render_codes(
+    parts: Parts,
+    codes: Int[Tensor, "B h w"],
+    noise: Sequence[torch.Generator],
+    settings: PictureSettings,
+    watch: Watch,
+) -> list[Image.Image]:
+    """Codes of equally large pictures as pixels, with random numbers for each."""
+    images: list[Image.Image] = []
+    for first in range(0, len(codes), ROWS):
+        pixels = render(
+            codes[first : first + ROWS].to(device_of(parts)),
+            parts.decoder,
+            parts.code_embedding,
+            parts.vae,  # type: ignore[arg-type]  # diffusers wraps `decode`
+            parts.config,
+            solver_steps=settings.solver_steps,
+            guidance=settings.decoder_guidance,
+            shift=settings.solver_shift,
+            generators=noise[first : first + ROWS],
+            on_step=watch.solver(settings.solver_steps - 1),
+        )
+        images += [Image.fromarray(picture) for picture in pixels.cpu().numpy()]
+    return images
+
+
+def write(
+    parts: Parts,
+    prefixes: Sequence[list[int]],
+    streams: Sequence[Streams],
+    settings: TextSettings,
+    watch: Watch,
+    what: str,
+) -> list[Written]:
+    """Answers in words, those to prompts of equal length together."""
+    for prefix in prefixes:
+        check_room(prefix, settings.tokens, parts, what)
+    out: dict[int, Written] = {}
+    for at in by_length(prefixes):
+        rows = generate_text(
+            parts.backbone,
+            [prefixes[i] for i in at],
+            parts.layout,
+            tokens=settings.tokens,
+            policy=settings.policy(parts.config.backbone.block_size),
+            generators=[streams[i].tokens for i in at],
+            on_step=watch.tokens("write", settings.tokens * len(at)),
+            device=device_of(parts),
+        )
+        for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
+            stages = (_words(parts, watch, row, len(tokens)),) if watch.keep else ()
+            out[i] = Written(tokens, stages)
+    return [out[i] for i in range(len(prefixes))]
+
+
+def shower(parts: Parts) -> Callable[[int], str]:
+    """How a trace shows a token: control tokens by their names."""
+    return lambda token: parts.text.decode([token], skip_special=False)
+
+
+def _words(parts: Parts, watch: Watch, row: int, length: int) -> Stage:
+    return word_stage(watch.events, row, parts.layout.mask, length, shower(parts))
+
+
+def _say(parts: Parts, plan: Plan) -> str:
+    return parts.text.decode(plan.words).strip()

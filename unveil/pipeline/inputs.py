@@ -1,0 +1,80 @@
+"""Requests as the model takes them: pictures on its grid, prompts that fit its context, batches of one length."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from unveil.config import ModelConfig
+from unveil.errors import PromptError, RequestError
+from unveil.pictures import PictureInput, load_picture
+from unveil.shapes import Int, Tensor
+from unveil.weights.read import Parts
+
+ROWS = 64  # requests that go through the model at once
+
+
+def checked_text(text: str, what: str) -> str:
+    """The text with lone surrogates replaced. Raises PromptError when there is nothing in it."""
+    if not isinstance(text, str) or not text.strip():
+        raise PromptError(f"the {what} is empty; say in words what you want")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def check_room(prefix: Sequence[int], tokens: int, parts: Parts, what: str) -> None:
+    """Raise PromptError unless N tokens of prompt and M to be written fit a context of L."""
+    limit = parts.config.backbone.context
+    if len(prefix) + tokens > limit:
+        sizes = f"{len(prefix)} tokens of {what} and {tokens} to write exceed the context of {limit}"
+        raise PromptError(f"{sizes}; shorten the {what} or ask for less")
+
+
+def fit_picture(picture: Image.Image, config: ModelConfig) -> Image.Image:
+    """The picture at the size that the tokenizer was trained on: scaled to cover it, then the middle is cut out.
+
+    A whole multiple of that size, as our own pictures are, is averaged exactly, without filter ringing.
+    """
+    rows, columns = config.sampling.grid
+    patch = config.image_tokenizer.patch_size
+    width, height = columns * patch, rows * patch
+    factor = picture.width // width
+    if picture.size == (factor * width, factor * height):
+        return picture.reduce(factor)
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+
+
+def tokenize(parts: Parts, sources: Sequence[PictureInput]) -> Int[Tensor, "B h w"]:
+    """The codes of pictures, on the CPU."""
+    fitted = [np.array(fit_picture(load_picture(source), parts.config)) for source in sources]
+    chunks = [torch.from_numpy(np.stack(fitted[i : i + ROWS])) for i in range(0, len(fitted), ROWS)]
+    if not chunks:
+        raise RequestError("no picture was given; give at least one")
+    return torch.cat([parts.image_tokenizer.tokenize(chunk).cpu() for chunk in chunks])
+
+
+def pictures_in(directory: Path) -> list[Path]:
+    """The picture files in a directory, by name. Raises RequestError when there is none."""
+    if not directory.is_dir():
+        raise RequestError(f"{directory}: no such directory; check the name")
+    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+    found = sorted(file for file in directory.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+    if not found:
+        raise RequestError(f"{directory}: holds no pictures ({', '.join(suffixes)}); give another directory")
+    return found
+
+
+def by_length(prefixes: Sequence[Sequence[int]], most: int = ROWS) -> Iterator[list[int]]:
+    """Indices of prompts that can share a batch: of one length, at most `most` together."""
+    groups: dict[int, list[int]] = {}
+    for index, prefix in enumerate(prefixes):
+        groups.setdefault(len(prefix), []).append(index)
+    for group in groups.values():
+        for first in range(0, len(group), most):
+            yield group[first : first + most]
+
+
+def device_of(parts: Parts) -> torch.device:
+    """Where the model lies."""
+    return next(parts.backbone.parameters()).device

@@ -1,0 +1,255 @@
+"""What a request may ask for, filled up with the model's defaults and checked once, at the door."""
+
+import hashlib
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Self, TypedDict, TypeVar
+
+import torch
+
+from unveil.config import ModelConfig
+from unveil.diffusion.guidance import Guidance
+from unveil.errors import RequestError
+from unveil.metadata import Setting
+from unveil.sampling import Draw, Policy, Quota
+from unveil.vocab.grid import check_grid, grid_of_pixels
+from unveil.vocab.layout import Layout
+
+T = TypeVar("T")
+_MAX_SEED = 2**63 - 1
+
+
+class PictureOptions(TypedDict, total=False):
+    """What can be asked of a picture; what is absent or None is the model's default."""
+
+    num_inference_steps: int | None  # denoise steps per block
+    guidance_scale: float | None  # 1 is none; for edits how strongly the instruction counts
+    image_guidance_scale: float | None  # edits and stories: how strongly the earlier picture counts
+    height: int | None  # pixels
+    width: int | None
+    solver_steps: int | None
+    decoder_guidance: float | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    threshold: float | None  # positions surer than this do not wait for their turn
+
+
+class TextOptions(TypedDict, total=False):
+    """What can be asked of an answer in words; what is absent or None is the model's default."""
+
+    num_inference_steps: int | None  # denoise steps per block
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    threshold: float | None
+    max_tokens: int | None
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How words are written."""
+
+    steps: int
+    threshold: float
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    tokens: int
+
+    def __post_init__(self) -> None:
+        _whole("the number of denoise steps", self.steps, 1, 10_000)
+        _whole("the number of tokens", self.tokens, 1, 1_000_000)
+        _check_draw(self.threshold, self.temperature, self.top_k)
+
+    @classmethod
+    def of(cls, config: ModelConfig, options: TextOptions, tokens: int | None = None) -> Self:
+        """The options, with the model's defaults for what they leave open; `tokens` is another default budget."""
+        default = config.sampling
+        return cls(
+            steps=_or(options.get("num_inference_steps"), default.text_steps),
+            threshold=_or(options.get("threshold"), default.threshold),
+            temperature=_or(options.get("temperature"), default.temperature),
+            top_k=options.get("top_k"),
+            top_p=options.get("top_p"),
+            tokens=_or(options.get("max_tokens"), _or(tokens, default.text_tokens)),
+        )
+
+    def policy(self, block_size: int) -> Policy:
+        """The same in the words of the sampling loop."""
+        draw = Draw(self.temperature, self.top_k, self.top_p)
+        return Policy(Quota(self.threshold, self.steps), block_size, draw)
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """How a picture is drawn and rendered. All of it is in the PNG, so all of it can be asked for again."""
+
+    rows: int  # of codes
+    columns: int
+    steps: int
+    guidance: float
+    image_guidance: float
+    rescale: float
+    threshold: float
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    solver_steps: int
+    solver_shift: float
+    decoder_guidance: float
+    thinking: bool = False
+
+    def __post_init__(self) -> None:
+        _whole("the number of denoise steps", self.steps, 1, 10_000)
+        _whole("the number of solver steps", self.solver_steps, 2, 10_000)
+        for name in ("guidance", "image_guidance", "decoder_guidance"):
+            _number(name.replace("_", " "), getattr(self, name), 0, 100)
+        _number("rescale", self.rescale, 0, 1)
+        _number("solver shift", self.solver_shift, 0.01, 100)
+        _check_draw(self.threshold, self.temperature, self.top_k)
+
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        layout: Layout,
+        options: PictureOptions,
+        *,
+        guidance: float | None = None,
+        thinking: bool = False,
+    ) -> Self:
+        """The options, with the model's defaults for what they leave open; `guidance` is another default.
+
+        Raises RequestError for what cannot be, naming what can.
+        """
+        default = config.sampling
+        rows, columns = _grid(config, layout, options.get("height"), options.get("width"))
+        return cls(
+            rows=rows,
+            columns=columns,
+            steps=_or(options.get("num_inference_steps"), default.steps),
+            guidance=_or(options.get("guidance_scale"), _or(guidance, default.guidance)),
+            image_guidance=_or(options.get("image_guidance_scale"), default.edit_image_guidance),
+            rescale=default.rescale,
+            threshold=_or(options.get("threshold"), default.threshold),
+            temperature=_or(options.get("temperature"), default.temperature),
+            top_k=options.get("top_k"),
+            top_p=options.get("top_p"),
+            solver_steps=_or(options.get("solver_steps"), default.solver_steps),
+            solver_shift=default.solver_shift,
+            decoder_guidance=_or(options.get("decoder_guidance"), default.decoder_guidance),
+            thinking=thinking,
+        )
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, object], config: ModelConfig, layout: Layout) -> Self:
+        """The inverse of `plain`. Raises RequestError for anything it would not give: files can be changed."""
+        if set(plain) != {field.name for field in fields(cls)}:
+            raise RequestError("the settings were written by another version of unveil; make the picture anew")
+        made = cls(**plain)  # type: ignore[arg-type]
+        _whole("rows of codes", made.rows, 1, 255)
+        _whole("columns of codes", made.columns, 1, 255)
+        _check_grid(config, layout, made.rows, made.columns)
+        return made
+
+    def plain(self) -> dict[str, Setting]:
+        """All settings as JSON has them."""
+        return asdict(self)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of codes."""
+        return self.rows, self.columns
+
+    @property
+    def simple_guidance(self) -> Guidance:
+        """Away from the branch without the prompt."""
+        return Guidance.simple(self.guidance, self.rescale)
+
+    @property
+    def edit_guidance(self) -> Guidance:
+        """Away from the branch without the instruction, and from there away from the one without the picture."""
+        return Guidance.edit(self.guidance, self.image_guidance, self.rescale)
+
+    def policy(self, block_size: int) -> Policy:
+        """The same in the words of the sampling loop."""
+        draw = Draw(self.temperature, self.top_k, self.top_p)
+        return Policy(Quota(self.threshold, self.steps), block_size, draw)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random numbers of one request: one stream for tokens, one for the noise that rendering starts from.
+
+    Apart, so that a picture rendered again from its codes needs none of the draws that chose them. Both live on the
+    CPU: a seed means the same on every device.
+    """
+
+    tokens: torch.Generator
+    noise: torch.Generator
+
+    @classmethod
+    def of(cls, seed: int) -> Self:
+        """The streams of a seed."""
+        return cls(_generator(seed, "tokens"), _generator(seed, "noise"))
+
+
+def checked_seed(seed: int | None) -> int:
+    """The seed, or a fresh one for None. Raises RequestError for one that cannot be."""
+    return secrets.randbelow(2**32) if seed is None else _whole("the seed", seed, 0, _MAX_SEED)
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    mixed = hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(mixed, "little") & _MAX_SEED)
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    """The value if it is a whole number in the range; else RequestError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value}")
+    return value
+
+
+def _number(name: str, value: object, low: float, high: float) -> float:
+    """The value if it is a number in the range; else RequestError."""
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not low <= value <= high:  # type: ignore[operator]
+        raise RequestError(f"{name} must be a number from {low:g} to {high:g}, not {value}")
+    return value  # type: ignore[return-value]
+
+
+def _check_draw(threshold: object, temperature: object, top_k: object) -> None:
+    """Raise RequestError for limits of drawing that would give no numbers; `Draw` checks the rest."""
+    _number("the threshold", threshold, 0, 1e6)
+    if temperature != 0:
+        _number("the temperature", temperature, 0.01, 100)
+    if top_k is not None:
+        _whole("top_k", top_k, 1, 1_000_000)
+
+
+def _grid(config: ModelConfig, layout: Layout, height: int | None, width: int | None) -> tuple[int, int]:
+    """Rows and columns of codes for a picture of that many pixels; a side that is not given has the default length."""
+    scale, (rows, columns) = config.picture_scale, config.sampling.grid
+    sides = (_or(height, rows * scale), _or(width, columns * scale))
+    for name, side in zip(("height", "width"), sides, strict=True):
+        _whole(f"the {name} in pixels", side, 1, 1_000_000)
+    grid = grid_of_pixels(*sides, scale, layout.sizes)
+    _check_grid(config, layout, *grid)
+    return grid
+
+
+def _check_grid(config: ModelConfig, layout: Layout, rows: int, columns: int) -> None:
+    """Raise RequestError for a grid without size tokens, or beyond what the decoder has positions for."""
+    check_grid(rows, columns, layout.sizes)
+    longest = min(config.decoder.axes_lens[1:]) // config.decoder.condition_upsample
+    if max(rows, columns) > longest:
+        limit = longest * config.picture_scale
+        raise RequestError(f"a picture of this model is at most {limit} pixels high and wide")

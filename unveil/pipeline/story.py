@@ -1,0 +1,84 @@
+"""Stories: words and pictures in turn, each picture rendered as soon as its codes are there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from unveil.pipeline.draw import render_codes, shower
+from unveil.pipeline.inputs import check_room, device_of
+from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
+from unveil.pipeline.watch import Watch, stops_at
+from unveil.sampling import Limits, Picture, StoryGuidance, Words, interleave
+from unveil.sampling.step import StepEvent
+from unveil.shapes import Int, Tensor
+from unveil.trace import Stage, picture_stage, word_stage
+from unveil.trace.record import runs
+from unveil.vocab.prompt import Prompts
+from unveil.weights.read import Parts
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Words and the picture that follows them."""
+
+    text: str
+    codes: Int[Tensor, "h w"] | None
+    image: Image.Image | None
+
+
+def tell(
+    parts: Parts, prompt: str, streams: Streams, settings: PictureSettings, words: TextSettings, watch: Watch
+) -> tuple[list[Frame], tuple[Stage, ...]]:
+    """The frames of a story, and how they came about (empty unless a trace was wanted)."""
+    say = Prompts(parts.text, parts.layout)
+    prefix, room = say.interleave(prompt), settings.rows * settings.columns
+    check_room(prefix, room, parts, "prompt")
+    context, most = parts.config.backbone.context, parts.config.sampling.max_pictures
+    block = parts.config.backbone.block_size
+    frames, text = list[Frame](), ""
+    for part in interleave(
+        parts.backbone,
+        prefix,
+        say,
+        limits=Limits(most, words.tokens, room, context),
+        guidance=StoryGuidance(settings.simple_guidance, settings.edit_guidance),
+        text=words.policy(block),
+        picture=settings.policy(block),
+        generators=[streams.tokens],
+        on_step=watch.tokens("tell", context - len(prefix)),
+        device=device_of(parts),
+    ):
+        match part:
+            case Words(ids):
+                text = parts.text.decode(ids).strip()
+            case Picture(codes):
+                image = render_codes(parts, codes[None], [streams.noise], settings, watch)[0]
+                frames.append(Frame(text, codes, image))
+                text = ""
+    frames += [Frame(text, None, None)] if text else []
+    return frames, _stages(parts, watch.events, frames)
+
+
+def _stages(parts: Parts, events: list[StepEvent], frames: list[Frame]) -> tuple[Stage, ...]:
+    """One stage for each canvas; whether it held words or a picture shows in its tokens."""
+    layout, show = parts.layout, shower(parts)
+    pictures = iter([f for f in frames if f.codes is not None and f.image is not None])
+    stages = list[Stage]()
+    for run in runs(events):
+        if bool(layout.is_image(run[0].ids[run[0].committed]).all()):
+            frame = next(pictures)
+            assert frame.codes is not None and frame.image is not None
+            h, w = frame.codes.shape
+            stages.append(picture_stage(run, 0, layout.mask, (h, w), frame.image))
+        else:
+            stages.append(_word_stage(run, (layout.pad, layout.boi), layout.mask, show))
+    return tuple(stages)
+
+
+def _word_stage(run: list[StepEvent], stops: tuple[int, ...], mask: int, show: Callable[[int], str]) -> Stage:
+    """Words through their first stop; what lies after it was thrown away."""
+    blocks = {event.start: event for event in run}  # the last event of each block
+    ids = [i for start in sorted(blocks) for i in blocks[start].ids[0].tolist()]
+    skip = run[0].prefix - min(blocks)
+    return word_stage(run, 0, mask, stops_at(ids[skip:], stops), show)

@@ -1,0 +1,332 @@
+"""`Uni`: the whole model for one user. The single forms tell everything; the batched ones are for evaluation."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self, Unpack
+
+import torch
+from PIL import Image
+
+from unveil.errors import RequestError, WeightsError
+from unveil.metadata import Recipe
+from unveil.model.image_tokenizer.retrieval import CONTEXT, Retrieval
+from unveil.pictures import PictureInput
+from unveil.pipeline.draw import Drawn, draw, edited, planned, prompted, render_codes, write
+from unveil.pipeline.inputs import checked_text, device_of, tokenize
+from unveil.pipeline.place import choose_device, choose_dtype, model_directory
+from unveil.pipeline.results import ImageResult, Page, StoryResult, TextResult
+from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
+from unveil.pipeline.story import tell
+from unveil.pipeline.watch import Heard, Watch, silent
+from unveil.scenes.describe import DESCRIBE
+from unveil.shapes import Float, Int, Tensor
+from unveil.trace import Stage, Trace
+from unveil.vocab.prompt import Prompts, Turn
+from unveil.weights.read import Parts, load
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a chat; its pictures come before its text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[PictureInput, ...] = ()
+
+
+class Uni:
+    """One model that draws, reads and edits pictures, tells stories and chats.
+
+    What a request gives depends on the weights, the request and its seed, on nothing else. `heard` is told of
+    progress: (what is going on, how much is done, of how much).
+    """
+
+    def __init__(self, parts: Parts, heard: Heard = silent) -> None:
+        self.parts = parts
+        self.heard = heard
+
+    @classmethod
+    def load(
+        cls, model: str | Path = "tiny", device: str = "auto", dtype: str | torch.dtype = "float32", *,
+        heard: Heard = silent,
+    ) -> Self:  # fmt: skip
+        """The model of that name inside the package, or in that directory; needs no network.
+
+        Raises WeightsError or ConfigError for a missing or damaged model, RequestError for the device.
+        """
+        return cls(load(model_directory(model), choose_device(device), choose_dtype(dtype)), heard)
+
+    @property
+    def weights(self) -> str:
+        """The hash that names the weights."""
+        return self.parts.hash
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return device_of(self.parts)
+
+    def generate_image(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        thinking: bool = False,
+        trace: bool = False,
+        **options: Unpack[PictureOptions],
+    ) -> ImageResult:
+        """A picture of what the prompt says.
+
+        With `thinking` the model writes a plan in words first. Options: num_inference_steps, guidance_scale, height,
+        width, solver_steps, decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError,
+        and GenerationError when a plan comes to no picture.
+        """
+        settings = PictureSettings.of(self.parts.config, self.parts.layout, options, thinking=thinking)
+        return self._generate([prompt], [seed], settings, trace)[0]
+
+    def generate_images(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        thinking: bool = False,
+        **options: Unpack[PictureOptions],
+    ) -> list[Image.Image]:
+        """A picture of each prompt, each with its own seed: what `generate_image` gives, faster."""
+        settings = PictureSettings.of(self.parts.config, self.parts.layout, options, thinking=thinking)
+        return [result.image for result in self._generate(prompts, seeds, settings, False)]
+
+    def edit_image(
+        self,
+        image: PictureInput,
+        instruction: str,
+        *,
+        seed: int | None = None,
+        trace: bool = False,
+        **options: Unpack[PictureOptions],
+    ) -> ImageResult:
+        """The picture, changed as the instruction says. Options as for `generate_image`, and image_guidance_scale."""
+        return self._edit(tokenize(self.parts, [image]), [instruction], [seed], self._edit_settings(options), trace)[0]
+
+    def edit_images(
+        self,
+        pictures: Sequence[PictureInput],
+        instructions: Sequence[str],
+        seeds: Sequence[int],
+        **options: Unpack[PictureOptions],
+    ) -> list[Image.Image]:
+        """Each picture changed as its instruction says, each with its own seed."""
+        results = self._edit(tokenize(self.parts, pictures), instructions, seeds, self._edit_settings(options), False)
+        return [result.image for result in results]
+
+    def understand_image(
+        self,
+        image: PictureInput,
+        question: str = "",
+        *,
+        seed: int | None = None,
+        trace: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> TextResult:
+        """The answer to a question about a picture; without a question, a description.
+
+        Options: num_inference_steps, temperature, top_k, top_p, threshold, max_tokens.
+        """
+        settings = TextSettings.of(self.parts.config, options)
+        return self._answer(tokenize(self.parts, [image]), [question], [seed], settings, trace)[0]
+
+    def answer(
+        self, pictures: Sequence[PictureInput], questions: Sequence[str], **options: Unpack[TextOptions]
+    ) -> list[str]:
+        """The answer to the question about each picture; item i has seed i."""
+        settings = TextSettings.of(self.parts.config, options)
+        codes = tokenize(self.parts, pictures)
+        return [a.text for a in self._answer(codes, questions, range(len(questions)), settings, False)]
+
+    def generate_interleaved(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        trace: bool = False,
+        **options: Unpack[PictureOptions],
+    ) -> StoryResult:
+        """A story as words and pictures in turn: `.pages` is a list of (text, image)."""
+        settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
+        return self._tell(prompt, checked_seed(seed), settings, trace)
+
+    def chat(
+        self,
+        turns: Sequence[Message],
+        *,
+        seed: int | None = None,
+        trace: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> TextResult:
+        """The assistant's next words in a conversation. The tiny model has not learned to chat: it answers questions.
+
+        Raises PromptError when there is no turn or the last one is empty.
+        """
+        checked_text(turns[-1].text if turns else "", "message")
+        start, seed, parts = time.perf_counter(), checked_seed(seed), self.parts
+        said = [
+            Turn(t.role, checked_text(t.text, "message"), tuple(tokenize(parts, t.images)) if t.images else ())
+            for t in turns
+        ]
+        settings = TextSettings.of(parts.config, options)
+        prefix = Prompts(parts.text, parts.layout).chat(said)
+        watch = Watch(self.heard, trace)
+        written = write(parts, [prefix], [Streams.of(seed)], settings, watch, "conversation")[0]
+        shown = Trace(turns[-1].text, written.stages) if trace else None
+        return TextResult(self._words(written.tokens), seed, time.perf_counter() - start, shown)
+
+    def retrieve(self, images: Sequence[PictureInput], text: str) -> list[tuple[int, float]]:
+        """(index, likeness) of every picture, the one that fits the text best first; likeness lies in -1..1."""
+        scores = self.similarity(images, [checked_text(text, "text")])[0].tolist()
+        return sorted(enumerate(scores), key=lambda pair: -pair[1])
+
+    @torch.inference_mode()
+    def similarity(self, pictures: Sequence[PictureInput], texts: Sequence[str]) -> Float[Tensor, "T P"]:
+        """How well each text fits each picture. Raises WeightsError when the model has no retrieval part."""
+        heads = self.parts.retrieval
+        if not isinstance(heads, Retrieval):
+            raise WeightsError("this model has no retrieval.safetensors; train it with recipes/tiny/retrieval.yaml")
+        codes = tokenize(self.parts, pictures).to(self.device)
+        shown = heads.embed_pictures(self.parts.image_tokenizer.quantizer.lookup(codes))
+        ids = [torch.tensor([self.parts.text.encode(t)[:CONTEXT]], device=self.device) for t in texts]
+        said = torch.cat([heads.embed_texts(row) for row in ids])
+        return (said @ shown.T).float().cpu()
+
+    def tokenize(self, image: PictureInput) -> Int[Tensor, "h w"]:
+        """The codes of a picture."""
+        return tokenize(self.parts, [image])[0]
+
+    def render(
+        self, codes: Int[Tensor, "h w"], *, seed: int | None = None, **options: Unpack[PictureOptions]
+    ) -> Image.Image:
+        """The picture of a grid of codes."""
+        highest = self.parts.layout.codes - 1
+        if codes.ndim != 2 or codes.numel() == 0 or int(codes.min()) < 0 or int(codes.max()) > highest:
+            raise RequestError(f"codes must be a grid (rows, columns) of numbers from 0 to {highest}")
+        settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
+        noise = Streams.of(checked_seed(seed)).noise
+        return render_codes(self.parts, codes[None], [noise], settings, Watch(self.heard))[0]
+
+    def reconstruct(self, pictures: Sequence[PictureInput], seeds: Sequence[int]) -> list[Image.Image]:
+        """Each picture through tokenizer and decoder: the best that drawing could give."""
+        settings = PictureSettings.of(self.parts.config, self.parts.layout, {})
+        noise = [Streams.of(checked_seed(seed)).noise for seed in seeds]
+        return render_codes(self.parts, tokenize(self.parts, pictures), noise, settings, Watch(self.heard))
+
+    def replay(self, recipe: Recipe) -> ImageResult:
+        """The picture that a recipe made. Raises WeightsError when it was made with other weights."""
+        if recipe.weights != self.weights:
+            theirs = f"the picture was made with weights {recipe.weights}"
+            raise WeightsError(f"{theirs}, these are {self.weights}; give the model it was made with")
+        settings = PictureSettings.from_plain(recipe.settings, self.parts.config, self.parts.layout)
+        if recipe.task == "edit":
+            codes = torch.tensor(recipe.source)[None]
+            if tuple(codes.shape[1:]) != settings.grid:
+                raise RequestError("the picture's recipe was changed: its source has another size")
+            return self._edit(codes, [recipe.prompt], [recipe.seed], settings, False)[0]
+        if recipe.task == "generate":
+            return self._generate([recipe.prompt], [recipe.seed], settings, False)[0]
+        images = [page.image for page in self._tell(recipe.prompt, recipe.seed, settings, False).pages]
+        made = [image for image in images if image is not None and image.recipe.number == recipe.number]
+        if not made:
+            raise RequestError(f"the story has no picture number {recipe.number}; its recipe was changed")
+        return made[0]
+
+    def _generate(
+        self, prompts: Sequence[str], seeds: Sequence[int | None], settings: PictureSettings, trace: bool
+    ) -> list[ImageResult]:
+        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
+        said = [checked_text(prompt, "prompt") for prompt in prompts]
+        streams, watch = [Streams.of(seed) for seed in chosen], Watch(self.heard, trace)
+        if settings.thinking:
+            words = TextSettings.of(self.parts.config, {}, self.parts.config.sampling.thinking_tokens)
+            drawings = planned(self.parts, said, streams, settings, words, watch)
+        else:
+            drawings = prompted(self.parts, said, settings)
+        drawn = draw(self.parts, drawings, streams, settings, settings.simple_guidance, watch)
+        recipes = [self._recipe("generate", p, s, settings) for p, s in zip(said, chosen, strict=True)]
+        return _results(recipes, drawn, start, trace)
+
+    def _edit_settings(self, options: PictureOptions) -> PictureSettings:
+        """Edits keep the picture's grid and follow their instruction more closely."""
+        if options.get("height") is not None or options.get("width") is not None:
+            raise RequestError("an edit has the size of its picture; leave out height and width")
+        strength = self.parts.config.sampling.edit_text_guidance
+        return PictureSettings.of(self.parts.config, self.parts.layout, options, guidance=strength)
+
+    def _edit(
+        self,
+        sources: Int[Tensor, "B h w"],
+        instructions: Sequence[str],
+        seeds: Sequence[int | None],
+        settings: PictureSettings,
+        trace: bool,
+    ) -> list[ImageResult]:
+        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
+        said, watch = [checked_text(text, "instruction") for text in instructions], Watch(self.heard, trace)
+        drawings = edited(self.parts, sources, said, settings)
+        streams = [Streams.of(seed) for seed in chosen]
+        drawn = draw(self.parts, drawings, streams, settings, settings.edit_guidance, watch)
+        recipes = [
+            replace(self._recipe("edit", text, seed, settings), source=codes.tolist())
+            for text, seed, codes in zip(said, chosen, sources, strict=True)
+        ]
+        return _results(recipes, drawn, start, trace)
+
+    def _answer(
+        self,
+        pictures: Int[Tensor, "B h w"],
+        questions: Sequence[str],
+        seeds: Sequence[int | None],
+        settings: TextSettings,
+        trace: bool,
+    ) -> list[TextResult]:
+        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
+        asked = [checked_text(question, "question") if question.strip() else DESCRIBE for question in questions]
+        say, watch = Prompts(self.parts.text, self.parts.layout), Watch(self.heard, trace)
+        prefixes = [say.understand(codes, text) for codes, text in zip(pictures, asked, strict=True)]
+        written = write(self.parts, prefixes, [Streams.of(s) for s in chosen], settings, watch, "question")
+        seconds = time.perf_counter() - start
+        return [
+            TextResult(self._words(w.tokens), seed, seconds, Trace(text, w.stages) if trace else None)
+            for w, seed, text in zip(written, chosen, asked, strict=True)
+        ]
+
+    def _tell(self, prompt: str, seed: int, settings: PictureSettings, trace: bool) -> StoryResult:
+        start, said = time.perf_counter(), checked_text(prompt, "prompt")
+        words, watch = TextSettings.of(self.parts.config, {}), Watch(self.heard, trace)
+        frames, stages = tell(self.parts, said, Streams.of(seed), settings, words, watch)
+        seconds, recipe = time.perf_counter() - start, self._recipe("interleave", said, seed, settings)
+        pages = []
+        for number, frame in enumerate(frames):
+            image = None
+            if frame.image is not None and frame.codes is not None:
+                image = ImageResult(frame.image, frame.codes, seed, replace(recipe, number=number), seconds)
+            pages.append(Page(frame.text, image))
+        return StoryResult(tuple(pages), seed, seconds, Trace(said, stages) if trace else None)
+
+    def _recipe(self, task: str, prompt: str, seed: int, settings: PictureSettings) -> Recipe:
+        return Recipe(task, prompt, seed, settings.plain(), self.weights)
+
+    def _words(self, tokens: list[int]) -> str:
+        return self.parts.text.decode(tokens).strip()
+
+
+def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, trace: bool) -> list[ImageResult]:
+    """Results of one batch; each says how long the whole batch took."""
+    seconds = time.perf_counter() - start
+
+    def shown(recipe: Recipe, stages: tuple[Stage, ...]) -> Trace | None:
+        return Trace(recipe.prompt, stages) if trace else None
+
+    return [
+        ImageResult(d.image, d.codes, r.seed, r, seconds, d.plan, shown(r, d.stages))
+        for r, d in zip(recipes, drawn, strict=True)
+    ]

@@ -1,0 +1,50 @@
+"""Looking on while a request runs: progress for whoever waits, events for a trace."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from unveil.sampling import StepEvent
+from unveil.shapes import Tensor
+
+Heard = Callable[[str, int, int], None]
+"""Called with (what is going on, how much of it is done, how much there is)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Says nothing."""
+
+
+@dataclass
+class Watch:
+    """Hears of every denoise and solver step of one batch and keeps the denoise steps if a trace is wanted."""
+
+    heard: Heard = silent
+    keep: bool = False
+    events: list[StepEvent] = field(default_factory=list)
+
+    def tokens(self, what: str, total: int) -> Callable[[StepEvent], None]:
+        """A listener for one call of the sampling loop, with `total` positions to fill at most."""
+        self.events = []
+        done = 0
+
+        def on_step(event: StepEvent) -> None:
+            nonlocal done
+            done += int(event.committed.sum())
+            self.heard(what, min(done, total), total)
+            if self.keep:
+                self.events.append(event)
+
+        return on_step
+
+    def solver(self, total: int) -> Callable[[int, float, Tensor], None]:
+        """A listener for one rendering of `total` solver steps."""
+
+        def on_step(number: int, time: float, clean: Tensor) -> None:
+            self.heard("render", number + 1, total)
+
+        return on_step
+
+
+def stops_at(tokens: Sequence[int], stops: Sequence[int]) -> int:
+    """How many tokens there are through the first stop."""
+    return next((i + 1 for i, token in enumerate(tokens) if token in stops), len(tokens))

@@ -1,0 +1,97 @@
+"""A training run from its file: the parts it reads, the objective it learns, the part it writes."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from unveil.config import ModelConfig, dump, load_preset, read
+from unveil.config.run import DecoderTask, RetrievalTask, RunConfig, TokenizerTask, VaeTask
+from unveil.model.backbone import Backbone
+from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
+from unveil.model.image_tokenizer import ImageTokenizer
+from unveil.model.image_tokenizer.retrieval import Retrieval
+from unveil.training.loop import Objective, train
+from unveil.training.objectives.backbone import BackboneObjective, start_from_codebook
+from unveil.training.objectives.decoder import DecoderObjective
+from unveil.training.objectives.image_tokenizer import TokenizerObjective
+from unveil.training.objectives.retrieval import RetrievalObjective
+from unveil.training.objectives.vae import VaeObjective
+from unveil.training.vocabulary import corpus
+from unveil.vocab.text import Text
+from unveil.weights.names import PART_FILES, TOKENIZER_FILE
+from unveil.weights.read import load_part
+from unveil.weights.save import save_part
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def start(path: Path) -> bool:
+    """Run, or go on with, the training run in a YAML file. Returns whether it is complete.
+
+    Raises ConfigError for a bad file and TrainingError when a step goes wrong.
+    """
+    run = read(RunConfig, path)
+    model = load_preset(run.preset)
+    run.parts.mkdir(parents=True, exist_ok=True)
+    (run.parts / "config.yaml").write_text(dump(model), encoding="utf-8")
+
+    def ship(parts: dict[str, nn.Module]) -> None:
+        for name, module in parts.items():
+            save_part(module, run.parts / PART_FILES[name])
+
+    return train(run, build_objective(run, model), ship)
+
+
+def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
+    """The objective of a run, with the finished parts it needs loaded and its own part fresh or continued."""
+    task, text = run.task, _text(run)
+    generator = torch.Generator().manual_seed(run.seed)
+    if isinstance(task, VaeTask):
+        return VaeObjective(model, task, run.seed)
+    if isinstance(task, TokenizerTask):
+        return TokenizerObjective(model, task, text, run.seed)
+    tokenizer = ImageTokenizer(model.image_tokenizer)
+    _fetch(run, "image_tokenizer", tokenizer)
+    if isinstance(task, RetrievalTask):
+        heads = Retrieval(model)
+        heads.initialize(generator)
+        return RetrievalObjective(model, task, text, tokenizer, _continued(run, "retrieval", heads))
+    if isinstance(task, DecoderTask):
+        vae, embedding = build_vae(model.vae), CodeEmbedding(model)
+        decoder = ImageDecoder(model.decoder, model.vae.latent_channels)
+        _fetch(run, "vae", vae)
+        embedding.initialize(generator)
+        decoder.initialize(generator)
+        module = nn.ModuleDict(
+            {
+                "decoder": _continued(run, "decoder", decoder),
+                "code_embedding": _continued(run, "code_embedding", embedding),
+            }
+        )
+        return DecoderObjective(model, task, tokenizer, vae, module)
+    backbone = Backbone(model.backbone, model.vocab).initialize(generator)
+    if task.initialize_codes:
+        start_from_codebook(backbone, tokenizer, model, run.seed)
+    return BackboneObjective(model, task, text, tokenizer, _continued(run, "backbone", backbone))
+
+
+def _continued(run: RunConfig, part: str, module: M) -> M:
+    """The module with the weights in the parts directory, if the run is to start from them."""
+    if run.start == "parts":
+        _fetch(run, part, module)
+    return module
+
+
+def _fetch(run: RunConfig, part: str, module: nn.Module) -> None:
+    """Weights of a finished part. Raises WeightsError naming the file when an earlier stage has not run."""
+    load_part(module, run.parts / PART_FILES[part])
+
+
+def _text(run: RunConfig) -> Text:
+    """The text tokenizer in the parts directory; trained now if this is the first run there."""
+    file = run.parts / TOKENIZER_FILE
+    if not file.exists():
+        Text.train(corpus()).save(file)
+    return Text.load(file)

@@ -1,0 +1,35 @@
+"""How a model is sampled: one loop over blocks and denoise steps, and the rendering of codes."""
+
+from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
+from unveil.sampling.commit import Quota
+from unveil.sampling.draw import Allowed, Draw
+from unveil.sampling.generate import Plan, generate_codes, generate_text, read_plan, think
+from unveil.sampling.loop import unmask
+from unveil.sampling.step import OnStep, Policy, StepEvent
+from unveil.sampling.stop import Stop
+from unveil.sampling.story import Limits, Picture, StoryGuidance, Words, interleave
+
+__all__ = [
+    "Allowed",
+    "Canvas",
+    "Denoiser",
+    "Draw",
+    "Limits",
+    "OnStep",
+    "Past",
+    "Picture",
+    "Plan",
+    "Policy",
+    "Quota",
+    "StepEvent",
+    "Stop",
+    "StoryGuidance",
+    "Task",
+    "Words",
+    "generate_codes",
+    "generate_text",
+    "interleave",
+    "read_plan",
+    "think",
+    "unmask",
+]

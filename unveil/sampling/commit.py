@@ -1,0 +1,50 @@
+"""Which of the masked positions are filled now: the sure ones, or the quota's best."""
+
+from dataclasses import dataclass
+
+import torch
+
+from unveil.errors import RequestError
+from unveil.shapes import Bool, Float, Tensor
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A block is filled in at most `steps` denoise steps; positions surer than `threshold` do not wait for their turn.
+
+    A threshold of 1 or more leaves everything to the quota.
+    """
+
+    threshold: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RequestError(f"steps must be at least 1, got {self.steps}")
+        if not self.threshold >= 0:
+            raise RequestError(f"threshold must not be negative, got {self.threshold}")
+
+    def schedule(self, block_size: int, tokens: int) -> tuple[int, ...]:
+        """The quota of each step; never more steps than `tokens` to generate."""
+        return quotas(block_size, min(self.steps, tokens))
+
+
+def quotas(block_size: int, steps: int) -> tuple[int, ...]:
+    """The block size cut into `steps` nearly equal parts, larger ones first: (8, 3) gives 3, 3, 2 (spec backbone 5.1).
+
+    Because they sum to the block size, a block has no masked position left after its last step.
+    """
+    base, larger = divmod(block_size, steps)
+    return (base + 1,) * larger + (base,) * (steps - larger)
+
+
+def commit_confident(
+    confidence: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], threshold: float, at_least: int
+) -> Bool[Tensor, "B L"]:
+    """Positions to fill now: all above the threshold, or the best `at_least` when too few are (spec backbone 5.2).
+
+    Of equally confident positions the lower one comes first.
+    """
+    confidence = confidence.masked_fill(~masked, -torch.inf)
+    rank = confidence.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return masked & ((confidence > threshold) | (rank < at_least))

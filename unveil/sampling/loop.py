@@ -1,0 +1,71 @@
+"""The one sampling loop: block after block from left to right, each filled in a few denoise steps."""
+
+from collections.abc import Sequence
+
+import torch
+
+from unveil.errors import GenerationError, RequestError
+from unveil.sampling.canvas import Canvas, Denoiser, Task, open_canvas
+from unveil.sampling.step import Cache, Job, OnStep, Policy, denoise
+from unveil.sampling.stop import first
+from unveil.shapes import Bool, Tensor
+from unveil.vocab.layout import Layout
+
+
+@torch.inference_mode()
+def unmask(
+    denoiser: Denoiser,
+    task: Task,
+    policy: Policy,
+    layout: Layout,
+    *,
+    generators: Sequence[torch.Generator] = (),
+    on_step: OnStep | None = None,
+    device: torch.device | str = "cpu",
+) -> list[list[int]]:
+    """The new ids of every row: through its stop id, or as many as the budget says (spec backbone 5.1).
+
+    A denoise step fills some masked positions of the active block; what is filled never changes. Rows leave the
+    batch when their block is full or they reached a stop id, and draw from their own generator only while they
+    are in it: what a row gets does not depend on the others. Raises GenerationError should a MASK be left.
+    """
+    if policy.draw.temperature > 0 and len(generators) != len(task.prompts):
+        raise RequestError("temperature above 0 needs one random generator for each prompt")
+    job = Job(denoiser, task, policy, generators, on_step)
+    canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
+    everyone = torch.arange(len(task.prompts), device=device)
+    cache, ended = Cache(None, 0, everyone), torch.zeros_like(everyone, dtype=torch.bool)
+    for block in range(canvas.prefix // policy.block_size, canvas.ids.shape[1] // policy.block_size):
+        cache, ended = fill_block(job, canvas, cache, ended, block)
+        if ended.all():
+            break
+    return finish(canvas, task)
+
+
+def fill_block(
+    job: Job, canvas: Canvas, cache: Cache, ended: Bool[Tensor, " B"], block: int
+) -> tuple[Cache, Bool[Tensor, " B"]]:
+    """Denoise one block of every row that has not ended; gives the cache and the rows that have ended now."""
+    size, stop = canvas.block_size, job.task.stop
+    start, end = block * size, (block + 1) * size
+    for step, at_least in enumerate(job.policy.quota.schedule(size, job.task.tokens)):
+        busy = canvas.masked(start, end).any(-1) & ~ended
+        rows = busy.nonzero().squeeze(-1)  # the only time a step waits for the device
+        if len(rows) == 0:
+            break
+        cache = denoise(job, canvas, rows, cache, block, step, at_least)
+        if stop.ids and stop.at_once:
+            ended = ended | stop.reached(canvas.ids[:, canvas.prefix : end], canvas.mask)
+    if stop.ids:
+        ended = ended | stop.places(canvas.ids[:, canvas.prefix : end]).any(-1)
+    return cache, ended
+
+
+def finish(canvas: Canvas, task: Task) -> list[list[int]]:
+    """Cut each row after its first stop id or its budget, and check that no MASK leaves."""
+    new = canvas.ids[:, canvas.prefix : canvas.prefix + task.tokens]
+    lengths = (first(task.stop.places(new)) + 1).tolist()
+    rows = [row[:length] for row, length in zip(new.tolist(), lengths, strict=True)]
+    if not task.allowed.mask and any(canvas.mask in row for row in rows):
+        raise GenerationError("a position was left masked; please report this with the prompt, seed and settings")
+    return rows

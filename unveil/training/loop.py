@@ -1,0 +1,184 @@
+"""The training loop: one for every objective. Resumes bit for bit, stops cleanly on a signal, refuses NaN."""
+
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from unveil.config import dump
+from unveil.config.run import RunConfig
+from unveil.errors import TrainingError
+from unveil.training.checkpoint import (
+    Snapshot,
+    newest_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from unveil.training.optim import build_optimizer, learning_rate, update_average
+
+
+class Objective(Protocol):
+    """What a run learns. Its data at a train step depends on (seed, step) only, so a resumed run sees the same."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that a checkpoint must hold."""
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
+        """Loss of each batch of this train step with numbers to log; gradients add up."""
+
+    def after(self, step: int, steps: int, generator: torch.Generator) -> None:
+        """What changes without gradients: codebook means, router biases."""
+
+    def parts(self, averaged: nn.Module) -> dict[str, nn.Module]:
+        """The parts that ship, by name, out of a copy of `module` that holds the running mean of the weights."""
+
+
+Ship = Callable[[dict[str, nn.Module]], None]
+"""Writes parts to where the next run, and the user, reads them."""
+
+
+def train(run: RunConfig, objective: Objective, ship: Ship) -> bool:
+    """Train to the end, or to a signal. Returns whether the run is complete.
+
+    Raises TrainingError on a loss or gradient that is not finite (nothing is overwritten then) and on a damaged or
+    foreign run directory.
+    """
+    torch.set_num_threads(run.threads)
+    optimizer = build_optimizer(objective.module, run.optim)
+    average = {k: v.detach().clone() for k, v in objective.module.state_dict().items()}
+    first = _resume(run, objective.module, optimizer, average)
+    with _stop_signal() as stopped, _Log(run.directory / "log.jsonl", first) as log:
+        for step in range(first, run.steps):
+            numbers = train_step(run, objective, optimizer, step)
+            update_average(average, objective.module, run.optim.average, step)
+            log.write(step, run, numbers)
+            done = step + 1
+            if done % run.checkpoint_every == 0 or done == run.steps or stopped():
+                _save(run, objective.module, optimizer, average, done)
+                _ship(objective, average, ship)
+            if stopped():
+                print(f"{run.name}: stopped at step {done}; the same command goes on from there", file=sys.stderr)
+                return done == run.steps
+    return True
+
+
+def train_step(run: RunConfig, objective: Objective, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
+    """One train step: gradients of all batches, clip, update. The numbers to log are means over the batches."""
+    generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+    rate = learning_rate(step, run.steps, run.optim)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    numbers: dict[str, float] = {"lr": rate}
+    for loss, logged in objective.losses(step, generator):
+        loss.backward()
+        numbers |= logged
+        numbers["loss"] = numbers.get("loss", 0.0) + float(loss.detach())
+    norm = float(nn.utils.clip_grad_norm_(objective.module.parameters(), run.optim.clip))
+    if not math.isfinite(numbers["loss"]) or not math.isfinite(norm):
+        raise TrainingError(f"step {step}: loss {numbers['loss']}, gradient norm {norm}; weights are as before it")
+    optimizer.step()
+    objective.after(step, run.steps, generator)
+    return numbers | {"norm": norm}
+
+
+def _resume(
+    run: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor]
+) -> int:
+    """Load the newest complete checkpoint, if any; the first step to do."""
+    snapshot, passed = newest_checkpoint(run.directory)
+    for line in passed:
+        print(f"passed over: {line}", file=sys.stderr)
+    if snapshot is None:
+        return 0
+    try:
+        module.load_state_dict(snapshot.weights)
+        restore_optimizer(optimizer, snapshot.optimizer)
+    except (RuntimeError, ValueError) as error:
+        found = f"holds checkpoints of another run ({str(error).splitlines()[0]})"
+        raise TrainingError(f"{run.directory}: {found}; use a new directory") from None
+    for name, value in snapshot.average.items():
+        average[name].copy_(value)
+    print(f"{run.name}: goes on from step {snapshot.step} of {run.steps}", file=sys.stderr)
+    return snapshot.step
+
+
+def _save(
+    run: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor], step: int
+) -> None:
+    """A checkpoint; a full disk is reported and training goes on with the older one intact, except at the end."""
+    snapshot = Snapshot(step, module.state_dict(), average, optimizer_tensors(optimizer), dump(run))
+    try:
+        save_checkpoint(run.directory, snapshot, run.keep)
+    except TrainingError as error:
+        if step == run.steps:
+            raise
+        print(f"{error}; tried again at the next checkpoint", file=sys.stderr)
+
+
+def _ship(objective: Objective, average: dict[str, torch.Tensor], ship: Ship) -> None:
+    averaged = copy.deepcopy(objective.module)
+    averaged.load_state_dict(average)
+    ship(objective.parts(averaged))
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGINT and SIGTERM ask for a stop after the present step instead of breaking it."""
+    asked: list[int] = []
+    before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """JSON lines, one every `log_every` steps; lines after the resumed step are dropped first."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first]
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(kept), encoding="utf-8")
+        os.replace(aside, path)  # a kill now loses no line
+        self._file = path.open("a", encoding="utf-8")
+        self._start, self._first = time.monotonic(), first
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+    def write(self, step: int, run: RunConfig, numbers: dict[str, float]) -> None:
+        """One line to the file and to stderr."""
+        if (step + 1) % run.log_every and step + 1 != run.steps:
+            return
+        seconds = (time.monotonic() - self._start) / (step + 1 - self._first)
+        line = {"step": step + 1, **{k: round(v, 6) for k, v in numbers.items()}, "step_seconds": round(seconds, 4)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+        left = seconds * (run.steps - step - 1)
+        speed = f"{seconds:.3g} s/step  {left / 60:.0f} min left"
+        print(f"{run.name} {step + 1}/{run.steps}  {shown}  {speed}", file=sys.stderr)
+
+
+def _lines(path: Path) -> list[str]:
+    """The complete lines of a log; a last line cut off by a kill is dropped."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,112 @@
+"""The backbone: block diffusion on rows of several tasks (spec backbone 6)."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unveil.config import ModelConfig
+from unveil.config.run import BackboneTask
+from unveil.diffusion.masking import inverse_rate_weights, sample_weights
+from unveil.model.backbone import Backbone
+from unveil.model.backbone.router import Router
+from unveil.model.image_tokenizer import ImageTokenizer
+from unveil.scenes.scene import Scene
+from unveil.shapes import Bool, Float, Int, Tensor
+from unveil.training.balance import balance_bias
+from unveil.training.data import numbers, pictures
+from unveil.training.packing import Packed, mask_rows, pack
+from unveil.training.rows import Source, drafts, finish, scenes_of
+from unveil.vocab.layout import Layout
+from unveil.vocab.prompt import Prompts
+from unveil.vocab.text import Text
+
+
+class BackboneObjective:
+    """Learns `backbone` from codes of the frozen image tokenizer."""
+
+    def __init__(
+        self, model: ModelConfig, task: BackboneTask, text: Text, tokenizer: ImageTokenizer, backbone: Backbone
+    ) -> None:
+        self.task, self.model, self.module = task, model, backbone
+        self.tokenizer = tokenizer.eval().requires_grad_(False)
+        self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
+        prompts = Prompts(text, Layout.of(model.vocab, text))
+        grid, size = model.sampling.grid, model.backbone.block_size
+        self.source = Source(prompts, grid, size, task.questions, task.drop_prompt)
+        self._loads: list[Int[Tensor, " E"]] = []
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
+        """One batch per task; each loss is weighted by the task's share of rows."""
+        total = sum(self.task.rows.values())
+        self._loads = []
+        for name, count in self.task.rows.items():
+            packed = self.batch(name, step * count, count)
+            masked, times = mask_rows(packed, self.task.rates, generator)
+            loss, exact = self.score(packed, masked, times)
+            yield loss * (count / total), numbers(**{name: loss, f"{name}_exact": exact})
+
+    def batch(self, task: str, first: int, count: int) -> Packed:
+        """Training rows of one task, tokenized and laid out."""
+        raw = drafts(self.source, task, first, count)
+        scenes = list(dict.fromkeys(scene for draft in raw for scene in scenes_of(draft)))
+        ids = self.tokenizer.tokenize(pictures(scenes, self.side)).flatten(1) + self.model.vocab.image_offset
+        codes: dict[Scene, list[int]] = dict(zip(scenes, ids.tolist(), strict=True))
+        rows = [finish(self.source, draft, codes.__getitem__) for draft in raw]
+        return pack(rows, self.model.backbone.block_size, self.task.copies)
+
+    def score(
+        self, packed: Packed, masked: Bool[Tensor, "B L"], times: Float[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Weighted cross-entropy at the masked positions, and the share guessed right."""
+        at = masked.nonzero()  # (N, 2)
+        ids = packed.ids.masked_fill(masked, self.model.vocab.mask)
+        loads: list[Int[Tensor, " E"]] = []
+        logits = self.module(ids, packed.positions, packed.visible, at=at, loads=loads)  # (N, V)
+        self._loads = [a + b for a, b in zip(self._loads, loads, strict=True)] if self._loads else loads
+        target = packed.ids[masked]
+        loss = F.cross_entropy(logits, target, reduction="none")
+        weights = self.weights(target, at[:, 0], times[masked])
+        return (loss * weights).sum() / weights.sum(), (logits.argmax(-1) == target).float().mean()
+
+    def weights(
+        self, target: Int[Tensor, " N"], rows: Int[Tensor, " N"], times: Float[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """What each masked position counts: by the chosen rule, and padding after the end less than words."""
+        rule: Literal["mean", "elbo", "mtrs"] = self.task.weighting
+        if rule == "elbo":
+            weights = inverse_rate_weights(times).clamp_max(10.0)
+        elif rule == "mtrs":
+            weights = sample_weights(rows, int(rows.max()) + 1)
+        else:
+            weights = torch.ones_like(times)
+        return torch.where(target == self.model.vocab.pad, weights * self.task.end_weight, weights)
+
+    def after(self, step: int, steps: int, generator: torch.Generator) -> None:
+        """Router biases follow the load."""
+        if not self.task.balance:
+            return
+        routers = [part for part in self.module.modules() if isinstance(part, Router)]
+        for router, load in zip(routers, self._loads, strict=True):
+            balance_bias(router.expert_bias, load, self.task.balance)
+
+    def parts(self, averaged: nn.Module) -> dict[str, nn.Module]:
+        """The whole module."""
+        return {"backbone": averaged}
+
+
+@torch.no_grad()
+def start_from_codebook(backbone: Backbone, tokenizer: ImageTokenizer, model: ModelConfig, seed: int) -> None:
+    """Embedding and head rows of the codes begin as a random projection of the tokenizer's codebook.
+
+    Codes that look alike then start alike, so what is learned of one helps its neighbours. The projection keeps
+    angles (up to chance) and the usual size of a fresh row.
+    """
+    entries = F.normalize(tokenizer.quantizer.codebook, dim=-1)
+    generator = torch.Generator().manual_seed(seed)
+    offset, scale = model.vocab.image_offset, model.backbone.initializer_range
+    for weight in (backbone.model.word_embeddings.weight, backbone.lm_head.weight):
+        projection = torch.randn(entries.shape[1], weight.shape[1], generator=generator)
+        weight[offset:] = entries @ projection * scale

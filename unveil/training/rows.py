@@ -1,0 +1,142 @@
+"""Scenes as rows for the backbone: one function per task, each from a sample index."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from unveil.scenes.caption import caption
+from unveil.scenes.describe import DESCRIBE, describe
+from unveil.scenes.edit import edit as change_scene
+from unveil.scenes.plan import plan
+from unveil.scenes.question import ask
+from unveil.scenes.sample import generator, sample_scene
+from unveil.scenes.scene import Scene
+from unveil.scenes.story import MAX_FRAMES, story
+from unveil.shapes import Int, Tensor
+from unveil.training.packing import Branch, Row
+from unveil.vocab.prompt import UNCONDITION, Prompts
+
+Codes = Callable[[Scene], list[int]]
+"""The codes of a scene's picture as token ids, row by row."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What rows are made with: the prompt layouts, and how prompts are dropped for guidance."""
+
+    prompts: Prompts
+    grid: tuple[int, int]
+    block_size: int
+    questions: int
+    drop_prompt: float
+
+    def heard(self, text: str, rng: random.Random) -> str:
+        """The prompt, or now and then the words that stand for its absence."""
+        return UNCONDITION if rng.random() < self.drop_prompt else text
+
+    def ended(self, given: int, ids: list[int]) -> list[int]:
+        """A text response after `given` ids: then end of sequence, up to the end of its block (padding is EOS)."""
+        pad = self.prompts.layout.pad
+        return [*ids, pad, *[pad] * (-(given + len(ids) + 1) % self.block_size)]
+
+    def closed(self, given: int, ids: list[int]) -> list[int]:
+        """A picture response: end of image and padding fill up its last block, which sampling shows whole."""
+        surplus = -(given + len(ids)) % self.block_size
+        return [*ids, *[self.prompts.layout.eoi, *[self.prompts.layout.pad] * surplus][:surplus]]
+
+    @property
+    def blank(self) -> Int[Tensor, "h w"]:
+        """Codes that hold the place of a picture in a prompt."""
+        return torch.zeros(self.grid, dtype=torch.long)
+
+    def around(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """What stands before and after the codes of the one picture in `ids`."""
+        first = next(i for i, token in enumerate(ids) if token >= self.prompts.layout.image_offset)
+        return ids[:first], ids[first + self.grid[0] * self.grid[1] :]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A row before its pictures are tokenized: scenes stand where their ids will be."""
+
+    prefix: list[int | Scene]
+    branches: list[tuple[list[int | Scene], list[int | Scene]]]
+    text_ends: bool  # the response ends in words, so EOS closes it; else its picture ends it
+
+
+def generate(source: Source, rng: random.Random) -> Draft:
+    """Caption -> picture. Half of the scenes have one or two things: what people ask for first."""
+    scene = sample_scene(rng, rng.choice(((1, 1), (1, 2), (2, 2), (1, 4))))
+    prompt = source.heard(caption(scene, rng).text, rng)
+    return Draft([*source.prompts.generate(prompt, *source.grid)], [([], [scene])], False)
+
+
+def understand(source: Source, rng: random.Random) -> Draft:
+    """Picture -> several questions, and sometimes the request for a description, each a branch."""
+    scene = sample_scene(rng)
+    head, (end, *tail) = source.around(source.prompts.understand(source.blank, ""))
+    encode = source.prompts.text.encode
+    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = []
+    for number in range(source.questions):
+        asked = ask(scene, rng) if number or rng.random() < 0.4 else None
+        words, answer = (asked.text, asked.answer) if asked else (DESCRIBE, describe(scene))
+        pairs.append(([*encode(words), *tail], [*encode(answer)]))
+    return Draft([*head, scene, end], pairs, True)
+
+
+def edit(source: Source, rng: random.Random) -> Draft:
+    """Picture and instruction -> the edited picture."""
+    change = change_scene(sample_scene(rng), rng)
+    assert change is not None, "every scene has some edit"
+    head, tail = source.around(source.prompts.edit(source.blank, source.heard(change.instruction, rng)))
+    return Draft([*head, change.before, *tail], [([], [change.after])], False)
+
+
+def think(source: Source, rng: random.Random) -> Draft:
+    """Caption -> plan in words -> picture, all of it the response."""
+    scene = sample_scene(rng)
+    prompt = source.prompts.think(source.heard(caption(scene, rng).text, rng))
+    words = source.prompts.text.encode(plan(scene))
+    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), scene])], False)
+
+
+def interleave(source: Source, rng: random.Random) -> Draft:
+    """Story -> words and pictures in turn, all of it the response."""
+    told = story(sample_scene(rng, (1, 3)), rng, rng.randint(2, MAX_FRAMES))
+    layout, response = source.prompts.layout, list[int | Scene]()
+    for words, scene in told.frames:
+        response += [*source.prompts.text.encode(words), *source.prompts.header(*source.grid), scene, layout.eoi]
+    return Draft([*source.prompts.interleave(told.prompt)], [([], response)], True)
+
+
+TASKS: Mapping[str, Callable[[Source, random.Random], Draft]] = MappingProxyType(
+    {"generate": generate, "understand": understand, "edit": edit, "think": think, "interleave": interleave}
+)
+
+
+def drafts(source: Source, task: str, first: int, count: int) -> list[Draft]:
+    """Training drafts `first`..`first + count - 1` of a task."""
+    return [TASKS[task](source, generator("train", task, index)) for index in range(first, first + count)]
+
+
+def finish(source: Source, draft: Draft, codes: Codes) -> Row:
+    """Put the ids of the pictures in their places."""
+
+    def flat(parts: list[int | Scene]) -> list[int]:
+        return [i for part in parts for i in (codes(part) if isinstance(part, Scene) else (part,))]
+
+    prefix, branches = flat(draft.prefix), []
+    for given, response in draft.branches:
+        before, ids = flat(given), flat(response)
+        close = source.ended if draft.text_ends else source.closed
+        branches.append(Branch(before, close(len(prefix) + len(before), ids)))
+    return Row(prefix, branches)
+
+
+def scenes_of(draft: Draft) -> list[Scene]:
+    """Every scene in a draft."""
+    lists = [draft.prefix, *(part for branch in draft.branches for part in branch)]
+    return [part for parts in lists for part in parts if isinstance(part, Scene)]

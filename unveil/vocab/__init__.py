@@ -1,0 +1,1 @@
+"""The id space: text tokens, special tokens and image codes; conversations as ids."""

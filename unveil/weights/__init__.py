@@ -1,0 +1,1 @@
+"""Names on disk and names in memory, strict."""

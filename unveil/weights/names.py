@@ -1,0 +1,87 @@
+"""Names on disk and names in memory: the release stores one tensor per expert, the model one stack per layer.
+
+    disk     model.layers.3.mlp.experts.17.up_proj.weight     (F, D)
+    memory   model.layers.3.mlp.experts.up_proj               (E, F, D)
+
+Every other name is the same on both sides.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from unveil.shapes import Tensor
+
+PART_FILES = {
+    "backbone": "backbone.safetensors",
+    "image_tokenizer": "image_tokenizer.safetensors",
+    "code_embedding": "code_embedding.safetensors",
+    "decoder": "decoder.safetensors",
+    "vae": "vae.safetensors",
+    "retrieval": "retrieval.safetensors",  # the only part that may be absent
+}
+"""One weights file per part in our own layout."""
+
+CONFIG_FILE = "config.yaml"
+TOKENIZER_FILE = "tokenizer.json"
+
+_ON_DISK = re.compile(r"(.*\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
+_IN_MEMORY = re.compile(r"(.*\.experts)\.(gate_proj|up_proj|down_proj)")
+
+
+class Place(NamedTuple):
+    """Where a tensor on disk goes: a name in memory and, inside an expert stack, the index on its first axis."""
+
+    name: str
+    expert: int | None
+
+
+def place(official: str) -> Place:
+    """The place of an official name."""
+    found = _ON_DISK.fullmatch(official)
+    if found is None:
+        return Place(official, None)
+    return Place(f"{found[1]}.{found[3]}", int(found[2]))
+
+
+def official_names(name: str, shape: Sequence[int]) -> list[str]:
+    """The official names that a tensor in memory has on disk: one, or one per expert."""
+    found = _IN_MEMORY.fullmatch(name)
+    if found is None:
+        return [name]
+    return [f"{found[1]}.{e}.{found[2]}.weight" for e in range(shape[0])]
+
+
+def official_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor on disk, given those in memory. Works without any data (meta device)."""
+    return {
+        official: tuple(shape) if official == name else tuple(shape[1:])
+        for name, shape in shapes.items()
+        for official in official_names(name, shape)
+    }
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in the release's names; experts become views of their stack."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        names = official_names(name, tensor.shape)
+        out.update(zip(names, [tensor] if names == [name] else tensor.unbind(0), strict=True))
+    return out
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_official`; experts are stacked in the order of their numbers, which must be 0, 1, 2, ..."""
+    out: dict[str, Tensor] = {}
+    stacks: dict[str, dict[int, Tensor]] = {}
+    for official, tensor in state.items():
+        name, expert = place(official)
+        if expert is None:
+            out[name] = tensor
+        else:
+            stacks.setdefault(name, {})[expert] = tensor
+    for name, members in stacks.items():
+        out[name] = torch.stack([members[e] for e in range(len(members))])
+    return out

@@ -1,0 +1,153 @@
+"""The released layout: sharded files with one tensor per expert, and `config.json` with the release's own keys."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unveil.config import BackboneConfig, VocabConfig, validate
+from unveil.errors import ConfigError, WeightsError
+from unveil.model.backbone import Backbone
+from unveil.shapes import Tensor
+from unveil.vocab.text import Text
+from unveil.weights.names import official_shapes, place
+from unveil.weights.read import load_part
+from unveil.weights.tensors import REMEDY, header, misfits, read_tensors, shapes, target_dtype
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILES = (
+    "model.safetensors",
+    "image_tokenizer.safetensors",  # names of earlier snapshots of the release
+    "decoder_model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+)
+"""What a part's one weights file may be called, first match wins."""
+
+_KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "dense_layers": "first_k_dense_replace",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "mlp_width": "intermediate_size",
+    "experts": "num_experts",
+    "chosen_experts": "num_experts_per_tok",
+    "groups": "n_group",
+    "kept_groups": "topk_group",
+    "expert_width": "moe_intermediate_size",
+    "shared_experts": "num_shared_experts",
+    "routed_scale": "routed_scaling_factor",
+    "rope_theta": "rope_theta",
+    "rotary_fraction": "partial_rotary_factor",
+    "norm_eps": "rms_norm_eps",
+    "context": "max_position_embeddings",
+}
+_ONLY = {
+    "use_qk_norm": True,  # the class default is False, so the key must be there
+    "use_bias": False,
+    "use_qkv_bias": False,
+    "hidden_act": "silu",
+}
+
+
+def official_config(directory: Path, text: Text) -> tuple[BackboneConfig, VocabConfig]:
+    """The backbone and vocabulary that a released `config.json` describes; the MASK id comes from its tokenizer.
+
+    Raises ConfigError listing every key that is missing or says something this architecture is not.
+    """
+    file = Path(directory) / "config.json"
+    data = _read_json(file, ConfigError)
+    needed = {*_KEYS.values(), *_ONLY, "vocab_size", "image_token_offset", "pad_token_id"}
+    problems = [f"no key '{key}'" for key in sorted(needed - set(data))]
+    problems += [f"{k} is {data[k]}, only {v} is known" for k, v in _ONLY.items() if k in data and data[k] != v]
+    if problems:
+        raise ConfigError(f"{file}: " + "; ".join(problems))
+    backbone = validate(BackboneConfig, {ours: data[theirs] for ours, theirs in _KEYS.items()}, str(file))
+    ids = {"size": data["vocab_size"], "image_offset": data["image_token_offset"], "pad": data["pad_token_id"]}
+    return backbone, validate(VocabConfig, {**ids, "mask": text.token_id("<|mask|>")}, str(file))
+
+
+def load_official_backbone(
+    directory: Path,
+    backbone: BackboneConfig,
+    vocab: VocabConfig,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """The backbone's state dict from a released directory, experts stacked while the shards stream by.
+
+    The tensors of a layer, or of one expert, may lie in different shards. Peak memory is the result plus one tensor.
+    Raises one WeightsError with everything missing, extra or misshaped, before any data is read.
+    """
+    directory = Path(directory)
+    with torch.device("meta"):
+        ours = shapes(Backbone(backbone, vocab))
+    shards = _shards(directory)
+    _check(shards, official_shapes(ours), directory)
+    state = {n: torch.empty(s, dtype=target_dtype(n, dtype), device=device) for n, s in ours.items()}
+    for shard in shards:
+        for official, tensor in read_tensors(directory / shard, device, dtype):
+            name, expert = place(official)
+            (state[name] if expert is None else state[name][expert]).copy_(tensor)
+    return state
+
+
+def load_official_part(
+    module: nn.Module, directory: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> None:
+    """Give the image tokenizer, image decoder or VAE the weights in its released directory (new or old file name)."""
+    found = [name for name in SINGLE_FILES if (Path(directory) / name).is_file()]
+    if not found:
+        raise WeightsError(f"{directory}: no weights there (looked for {', '.join(SINGLE_FILES)}); {REMEDY}")
+    load_part(module, Path(directory) / found[0], device, dtype)
+
+
+def _shards(directory: Path) -> dict[str, set[str]]:
+    """File name -> names of the tensors that the index puts there; a directory without index has one file."""
+    if not (directory / INDEX_FILE).exists():
+        single = directory / SINGLE_FILES[0]
+        return {single.name: set(header(single))}
+    file = directory / INDEX_FILE
+    listed = _read_json(file, WeightsError).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise WeightsError(f"{file}: has no weight_map; {REMEDY}")
+    outside = sorted({str(v) for v in listed.values() if not _is_plain(v)})
+    if outside:
+        raise WeightsError(f"{file}: names files outside its directory or of another kind: {', '.join(outside)}")
+    return {shard: {n for n, s in listed.items() if s == shard} for shard in sorted(set(listed.values()))}
+
+
+def _is_plain(shard: object) -> bool:
+    """Whether an index entry is the bare name of a safetensors file."""
+    return isinstance(shard, str) and Path(shard).name == shard and "\\" not in shard and shard.endswith(".safetensors")
+
+
+def _check(shards: Mapping[str, set[str]], expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
+    """Compare model, index and files; one WeightsError for all differences."""
+    listed = {name for names in shards.values() for name in names}
+    problems = [f"{directory / INDEX_FILE}: {n} is missing" for n in expected if n not in listed]
+    for shard, names in shards.items():
+        file = directory / shard
+        wanted = {n: expected[n] for n in sorted(names) if n in expected}
+        unknown = [f"{file}: {n} is not expected" for n in sorted(names) if n not in expected]
+        found = header(file)
+        problems += unknown + misfits(wanted, {n: s for n, s in found.items() if n in wanted or n not in names}, file)
+    if problems:
+        raise WeightsError("; ".join(problems))
+
+
+def _read_json(file: Path, error: Callable[[str], Exception]) -> dict[str, Any]:
+    """The JSON object in a file; `error` is raised with the file's name when there is none."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise error(f"{file}: cannot be read ({problem.strerror}); {REMEDY}") from None
+    except (ValueError, RecursionError):
+        raise error(f"{file}: is not JSON; {REMEDY}") from None
+    if not isinstance(data, dict):
+        raise error(f"{file}: must hold a JSON object; {REMEDY}")
+    return data
