@@ -39,15 +39,15 @@ def _initialized(config: ModelConfig, seed: int) -> dict[str, nn.Module]:
     """Every part with seeded weights."""
     generator = torch.Generator().manual_seed(seed)
     modules = build(config, retrieval=True)
-    for module in modules.values():
+    for name, module in modules.items():
         module.to_empty(device="cpu")
         for tensor in module.state_dict(keep_vars=True).values():
             tensor.data.zero_()  # buffers that `initialize` leaves alone
-        if hasattr(module, "initialize"):
+        if name in ("backbone", "image_tokenizer", "retrieval"):
             module.initialize(generator)
-        else:
+        else:  # a fresh decoder's gates are zero: it would not look at the codes
             for tensor in module.state_dict(keep_vars=True).values():
-                deviation = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.1
+                deviation = 2 * tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.5
                 tensor.data.normal_(0, deviation, generator=generator)
     assert isinstance(modules["retrieval"], Retrieval)
     return modules

@@ -75,7 +75,9 @@ def _in_mode(mode: str) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_becomes_white_and_hides_its_color(mode):
     if mode == "P":
-        data = stored(Image.new("P", (4, 4), 7), "PNG", transparency=7)
+        picture = Image.new("P", (4, 4), 7)
+        picture.putpalette(range(30))
+        data = stored(picture, "PNG", transparency=7)
     else:
         data = stored(Image.new(mode, (4, 4), (0,) * len(mode)), "PNG")
     assert load_picture(data).getpixel((1, 1)) == (255, 255, 255)
@@ -111,8 +113,8 @@ def test_a_file_cut_anywhere_is_refused(kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     data = stored(noise, kind)
     load_picture(data)
-    for percent in range(100):
-        assert "the picture" in error_of(data[: len(data) * percent // 100])
+    for length in [*(len(data) * percent // 100 for percent in range(100)), *range(len(data) - 12, len(data))]:
+        assert "the picture" in error_of(data[:length])
 
 
 def test_truncated_pictures_stay_forbidden():
@@ -124,7 +126,7 @@ def test_an_empty_file_a_missing_one_and_a_directory_are_named(tmp_path):
     assert "empty.png: is empty (0 bytes)" in error_of(tmp_path / "empty.png")
     assert "gone.png: no such file" in error_of(tmp_path / "gone.png")
     assert "is a directory" in error_of(tmp_path)
-    assert "cannot be read" in error_of("a\0b.png")
+    assert "no such file" in error_of("a\0b.png")
 
 
 @pytest.mark.parametrize("content", [b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"<html>", b"\x00" * 100, b"GIF89a"])
@@ -142,8 +144,7 @@ def test_a_bomb_is_refused_before_a_pixel_is_decoded(monkeypatch):
     assert len(data) < 40_000
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     assert "13000x13000 is more than 24 million pixels" in error_of(data)
-    twice = data.replace((13000).to_bytes(4, "big") * 2, (30000).to_bytes(4, "big") * 2, 1)
-    assert "damaged" in error_of(twice) or "pixels" in error_of(twice)
+    assert "far too many pixels" in error_of(stored(Image.new("1", (20000, 10000)), "PNG"))
 
 
 def test_the_pixel_limit_is_exact():

@@ -29,5 +29,13 @@ class GenerationError(UnveilError):
     """The model's own output cannot be used, e.g. thinking that never begins a picture."""
 
 
+class OutputError(UnveilError):
+    """A file or directory cannot be written; names it and says why."""
+
+
 class TrainingError(UnveilError):
     """A training run cannot start, continue or be saved; names the step or file."""
+
+
+class DivergenceError(TrainingError):
+    """A loss or gradient is not finite; names the step and both numbers. The weights are as before that step."""

@@ -5,33 +5,33 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from unveil.errors import RequestError
+from unveil.errors import OutputError
 
 
 def check_target(path: Path, suffixes: Collection[str]) -> None:
-    """Raise RequestError unless a file of one of these kinds can be written there."""
+    """Raise OutputError unless a file of one of these kinds can be written there."""
     if path.suffix.lower() not in suffixes:
-        raise RequestError(f"{path}: must end in {' or '.join(sorted(suffixes))}")
+        raise OutputError(f"{path}: must end in {' or '.join(sorted(suffixes))}")
     if not path.parent.is_dir():
-        raise RequestError(f"{path}: there is no directory {path.parent}; make it first")
+        raise OutputError(f"{path}: there is no directory {path.parent}; make it first")
     if path.exists() and not path.is_file():
-        raise RequestError(f"{path}: is not a file; choose another name")
+        raise OutputError(f"{path}: is not a file; choose another name")
     if not os.access(path.parent, os.W_OK):
-        raise RequestError(f"{path}: the directory cannot be written to; choose another")
+        raise OutputError(f"{path}: the directory cannot be written to; choose another")
 
 
 def make_directory(path: Path) -> None:
-    """A directory, and those above it. Raises RequestError when that cannot be."""
+    """A directory, and those above it. Raises OutputError when that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"{path}: cannot be made ({error.strerror}); choose another place") from None
+        raise OutputError(f"{path}: cannot be made ({error.strerror}); choose another place") from None
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, sync it, rename it: a crash or a full disk leaves what was there.
 
-    Raises RequestError when it cannot be written.
+    Raises OutputError when it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -42,7 +42,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RequestError(f"{path}: cannot be saved ({reason}); free some space or choose another place") from None
+        raise OutputError(f"{path}: cannot be saved ({reason}); free some space or choose another place") from None
     finally:
         with suppress(OSError):
             temporary.unlink()

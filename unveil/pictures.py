@@ -101,7 +101,7 @@ def _as_rgb(picture: Image.Image, name: str, max_pixels: int, data: bytes | None
     if width * height > max_pixels:
         limit = f"{max_pixels / 1e6:g} million pixels"
         raise PictureError(f"{name}: {width}x{height} is more than {limit}; make it smaller")
-    if data is not None and (problem := _incomplete(data, picture.format)):
+    if data is not None and (problem := _unusable(data, picture.format)):
         raise PictureError(f"{name}: {problem}; copy it again, or {_REMEDY}")
     try:
         picture.load()
@@ -110,21 +110,12 @@ def _as_rgb(picture: Image.Image, name: str, max_pixels: int, data: bytes | None
         raise PictureError(f"{name}: damaged ({_reason(error)}); copy it again, or {_REMEDY}") from None
 
 
-def _incomplete(data: bytes, kind: str | None) -> str | None:
-    """Why a file is not whole, where Pillow alone would not notice: the mark at the end of each format."""
-    cut = "is cut off before its end"
-    if kind == "PNG" and b"IEND\xaeB`\x82" not in data:
-        return cut
-    if kind == "GIF" and not data.rstrip(b"\0").endswith(b";"):
-        return cut
-    if kind == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        return cut
-    if kind in ("JPEG", "MPO"):
-        if data.count(b"\xff\xda") > _MAX_SCANS:
-            return "has far too many scans"
-        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # an end before the last scan is a thumbnail's
-            return cut
-    return None
+def _unusable(data: bytes, kind: str | None) -> str | None:
+    """What Pillow alone would not mind: a PNG or GIF without its end mark, a JPEG of endless scans."""
+    unfinished_gif = kind == "GIF" and not data.rstrip(b"\0").endswith(b";")
+    if unfinished_gif or (kind == "PNG" and b"IEND\xaeB`\x82" not in data):
+        return "is cut off before its end"
+    return "has far too many scans" if kind in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MAX_SCANS else None
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

@@ -18,6 +18,7 @@ from unveil.training.objectives.decoder import DecoderObjective
 from unveil.training.objectives.image_tokenizer import TokenizerObjective
 from unveil.training.objectives.retrieval import RetrievalObjective
 from unveil.training.objectives.vae import VaeObjective
+from unveil.training.report import plot_log
 from unveil.training.vocabulary import corpus
 from unveil.vocab.text import Text
 from unveil.weights.names import PART_FILES, TOKENIZER_FILE
@@ -41,7 +42,9 @@ def start(path: Path) -> bool:
         for name, module in parts.items():
             save_part(module, run.parts / PART_FILES[name])
 
-    return train(run, build_objective(run, model), ship)
+    complete = train(run, build_objective(run, model), ship)
+    plot_log(run.directory / "log.jsonl", run.directory / "curves.png")
+    return complete
 
 
 def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
@@ -73,7 +76,7 @@ def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
         return DecoderObjective(model, task, tokenizer, vae, module)
     backbone = Backbone(model.backbone, model.vocab).initialize(generator)
     if task.initialize_codes:
-        start_from_codebook(backbone, tokenizer, model, run.seed)
+        start_from_codebook(backbone, tokenizer, model, task.head_scale, generator)
     return BackboneObjective(model, task, text, tokenizer, _continued(run, "backbone", backbone))
 
 

@@ -17,7 +17,8 @@ def picture(color: str) -> Image.Image:
 
 
 def test_each_failed_item_is_a_cell_with_both_pictures_and_words(tmp_path: Path) -> None:
-    failed = [Outcome("edit_done", 0.0, "make it red", ("cell (0,0): expected x",), "", picture("red"), picture("blue"))]
+    pair = {"given": picture("red"), "result": picture("blue")}
+    failed = [Outcome("edit_done", 0.0, "make it red", ("cell (0,0): expected a star",), **pair)]
     right = [Outcome("edit_done", 1.0, "", given=picture("lime"), result=picture("lime"))]
     assert write_failures([*failed, *right], tmp_path / "deep" / "failed.png") == 1
     pixels = np.asarray(Image.open(tmp_path / "deep" / "failed.png"))

@@ -41,7 +41,7 @@ def test_one_who_guesses_scores_near_the_floors(guesser: Player) -> None:
     assert values["vqa"] <= near["vqa"] + 0.05
     assert values["vqa"] == values["vqa_blind"]
     assert values["caption_f1"] < 0.25 and near["caption_f1"] < 0.25
-    assert values["edit_done"] < 0.1 and near["edit_done"] < 0.1
+    assert values["edit_done"] < 0.1 and near["edit_done"] < 0.25  # an empty cell is easily hit
     assert values["edit_kept"] > 0.9  # nothing is changed, so all else is kept
     assert near["edit_kept"] < 0.05
     assert {o.score for o in found.failures} == {

@@ -134,7 +134,7 @@ def test_guided_logits_of_the_codes_are_the_official_ones(name, golden, model):
     for number, i in enumerate(fresh):
         start = int(starts[i])
         canvas.ids[0, start : start + size] = tokens[i]
-        logits, _ = look(backbone, canvas, rows, Cache(None, 0, rows), start + size)
+        logits, _ = look(backbone, canvas, rows, Cache(None, 0, rows), start, start + size)
         guided = guide(logits, task.guidance)[0, :, layout.image_offset :]
         masked = tokens[i] == layout.mask
         error = (guided - expected[number])[masked].abs().max()

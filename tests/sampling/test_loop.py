@@ -32,6 +32,7 @@ def requests(draw):
         "codes": draw(st.booleans()),
         "stops": draw(st.booleans()),
         "crop": draw(st.booleans()),
+        "whole": draw(st.booleans()),
         "block": draw(st.integers(1, 9)),
         "quota": Quota(draw(st.sampled_from([0.0, 0.2, 0.6, 2.0])), draw(st.integers(1, 12))),
         "temperature": draw(st.sampled_from([0.0, 0.0, 1.0])),
@@ -47,7 +48,8 @@ def run(backbone, layout, r, *, reuse_prefix=True, on_step=None, rows=None):
         Stop((layout.pad, 3, 4, 5)) if r["stops"] else Stop(),
         [[branch[i] for i in rows] for branch in r["branches"]],
         r["guidance"],
-        r["crop"],
+        whole_blocks=r["whole"],
+        crop_branches=r["crop"],
     )
     policy = Policy(r["quota"], r["block"], Draw(r["temperature"]), reuse_prefix)
     generators = [torch.Generator().manual_seed(100 + i) for i in rows]
@@ -69,10 +71,11 @@ def test_every_position_is_filled_once_in_time_and_only_with_allowed_ids(backbon
     prefix, length = events[0].prefix, r["tokens"]
     assert prefix == (len(r["prompts"][0]) if r["crop"] else prefix) and prefix <= longest
     steps = min(r["quota"].steps, length)
-    line = torch.full((len(new), math.ceil((prefix + length) / r["block"]) * r["block"]), layout.mask)
+    end = math.ceil((prefix + length) / r["block"]) * r["block"] if r["whole"] else prefix + length
+    line = torch.full((len(new), end), layout.mask)
     filled = torch.zeros_like(line)
     for e in events:
-        assert (e.start, e.end) == (e.block * r["block"], (e.block + 1) * r["block"])
+        assert (e.start, e.end) == (e.block * r["block"], min(end, (e.block + 1) * r["block"]))
         assert e.step < steps
         span = slice(e.start, e.end)
         filled[:, span] += e.committed

@@ -107,12 +107,14 @@ def backbone_objective(
     return BackboneObjective(small, BackboneTask.model_validate(values | changes), text, tokenizer, backbone)
 
 
-def test_the_backbone_overfits_a_batch(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
-    objective = backbone_objective(small, text, tokenizer)
-    first, last = overfit(objective, 40, 1e-2, seed=0)
+@pytest.mark.parametrize(("rows", "steps", "goal"), [({"generate": 1}, 40, 0.5), ({"understand": 1}, 150, 0.3)])
+def test_the_backbone_overfits_a_batch(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer, rows: dict[str, int], steps: int, goal: float
+) -> None:
+    objective = backbone_objective(small, text, tokenizer, rows=rows, questions=1)
+    first, last = overfit(objective, steps, 1e-2, seed=0)
     assert first["loss"] > 6  # ln 1088 = 7
-    assert last["loss"] < 1.5
-    assert last["understand_exact"] > 0.7
+    assert last["loss"] < goal
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_masked_with_padding_counted_less(
@@ -177,14 +179,15 @@ def test_codes_that_look_alike_start_alike(small: ModelConfig, tokenizer: ImageT
     wide = small.model_copy(update={"backbone": small.backbone.model_copy(update={"width": 512})})
     backbone = Backbone(wide.backbone, wide.vocab).initialize(torch.Generator().manual_seed(0))
     text_rows = backbone.model.word_embeddings.weight[:1024].clone()
-    start_from_codebook(backbone, tokenizer, wide, 0)
+    start_from_codebook(backbone, tokenizer, wide, 0.25, torch.Generator().manual_seed(0))
     entries = nn.functional.normalize(tokenizer.quantizer.codebook, dim=-1)
     wanted = entries @ entries.T
-    for weight in (backbone.model.word_embeddings.weight, backbone.lm_head.weight):
+    scales = (small.backbone.initializer_range, 0.25)
+    for weight, scale in zip((backbone.model.word_embeddings.weight, backbone.lm_head.weight), scales, strict=True):
         rows = weight[1024:]
         unit = nn.functional.normalize(rows, dim=-1)
         assert (unit @ unit.T - wanted).abs().mean() < 0.1
-        assert abs(float(rows.std()) / small.backbone.initializer_range - 1) < 0.1
+        assert abs(float(rows.detach().std()) / scale - 1) < 0.1
     assert torch.equal(backbone.model.word_embeddings.weight[:1024], text_rows)
 
 

@@ -1,12 +1,12 @@
 """`unveil eval`: scores of a model against the oracle."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from unveil.cli import options
-from unveil.cli.output import open_model, say, say_json
+from unveil.cli.output import check_picture_target, open_model, progress, say, say_json
 from unveil.errors import RequestError
 
 evaluate = typer.Typer(help="Score a model.", no_args_is_help=True, rich_markup_mode=None)
@@ -20,6 +20,8 @@ def top() -> None:
 @evaluate.command()
 def scenes(
     n: Annotated[int, typer.Option("--n", help="Held-out items a score.")] = 500,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Held-out splits to play as well.")] = None,
+    failures: Annotated[Path | None, typer.Option("--failures", metavar="FILE", help="A picture of failures.")] = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
     as_json: options.AsJson = False,
@@ -28,21 +30,16 @@ def scenes(
     """Draw, read, edit and find held-out scenes; the oracle judges."""
     if n < 1:
         raise RequestError(f"--n must be at least 1, not {n}")
-    from unveil.evals.scenes import run
+    if failures is not None:
+        check_picture_target(failures)
+    from unveil.evals.failures import write_failures
+    from unveil.evals.report import table
+    from unveil.evals.scenes import evaluate as play
 
-    uni = open_model(model, device, quiet)
-    result = run(uni, n)
+    found = play(open_model(model, device, quiet=True), n, progress(quiet), split or ())
+    if failures is not None:
+        write_failures(found.failures, failures)
     if as_json:
-        say_json(result)
+        say_json(found.as_dict())
     else:
-        say(table(result))
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The scores as lines: name, value in percent, 95% interval."""
-    intervals = result.get("intervals", {})
-    lines = [f"{result['n']} items a score, weights {result['weights']}"]
-    for name, value in result["scores"].items():
-        low, high = intervals.get(name, (value, value))
-        lines.append(f"{name:14} {100 * value:6.1f}%   {100 * low:.1f} to {100 * high:.1f}")
-    return "\n".join(lines)
+        say(table(found))

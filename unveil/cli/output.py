@@ -33,10 +33,10 @@ def open_model(model: str, device: str, quiet: bool) -> "Uni":
     """The model, which reports its progress unless told to be quiet."""
     from unveil.pipeline import Uni
 
-    progress = _progress(quiet)
-    progress("load", 0, 1)
-    uni = Uni.load(model, device, heard=progress)
-    progress("load", 1, 1)
+    heard = progress(quiet)
+    heard("load", 0, 1)
+    uni = Uni.load(model, device, heard=heard)
+    heard("load", 1, 1)
     return uni
 
 
@@ -63,7 +63,7 @@ def save_trace(trace: "Trace | None", path: Path | None) -> None:
         note(f"wrote {path}")
 
 
-def _progress(quiet: bool) -> Callable[[str, int, int], None]:
+def progress(quiet: bool) -> Callable[[str, int, int], None]:
     """One line on a terminal's stderr that is written over; nothing when quiet or when stderr is a file."""
 
     def show(what: str, done: int, total: int) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unveil.cli.output import note, say
-from unveil.errors import TrainingError
+from unveil.errors import DivergenceError
 
 
 def train(recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/tiny/backbone.yaml.")]) -> None:
@@ -19,9 +19,7 @@ def train(recipe: Annotated[Path, typer.Argument(help="A YAML file such as recip
 
     try:
         complete = start(recipe)
-    except TrainingError as error:
-        if "gradient norm" not in str(error):
-            raise
+    except DivergenceError as error:
         note(f"unveil: training diverged: {error}; lower optim.lr and start again from the last checkpoint")
         raise typer.Exit(3) from None
     if not complete:

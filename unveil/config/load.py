@@ -4,7 +4,7 @@ import difflib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -90,9 +90,18 @@ def _explain(kind: type[BaseModel], error: object) -> str:
 
 
 def _names_beside(kind: type[BaseModel], loc: tuple[object, ...]) -> list[str]:
-    """Field names at the level where an unknown key stands."""
+    """Field names at the level where an unknown key stands; a union's member is named in `loc` by its tag."""
+    choices: list[type[BaseModel]] = [kind]
     for part in loc[:-1]:
-        annotation = kind.model_fields[str(part)].annotation if str(part) in kind.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            kind = annotation
-    return list(kind.model_fields)
+        field = choices[0].model_fields.get(str(part))
+        if field is not None:
+            choices = [m for m in (field.annotation, *get_args(field.annotation)) if _is_model(m)]
+        else:
+            choices = [m for m in choices if any(part in get_args(f.annotation) for f in m.model_fields.values())]
+        if not choices:
+            return []
+    return list(choices[0].model_fields)
+
+
+def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

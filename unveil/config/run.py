@@ -17,6 +17,7 @@ class OptimConfig(Config):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
+    slow: dict[str, float] = {}  # parameters whose name holds the key learn at this multiple of the rate
     average: float = Field(0.999, ge=0, lt=1)  # decay of the running mean of the weights, which is what ships
 
 
@@ -71,9 +72,12 @@ class BackboneTask(Config):
     drop_prompt: float = Field(0.1, ge=0, le=1)
     rates: tuple[float, float] = (0.0, 1.0)
     weighting: Literal["mean", "elbo", "mtrs"] = "mean"
+    rarity: float = Field(0.0, ge=0, le=1)  # at first a token counts (its count in the batch) ** -rarity
+    rarity_steps: int = Field(0, ge=0)  # train steps over which `rarity` fades, until every token counts the same
     end_weight: float = Field(0.1, ge=0, le=1)  # padding (EOS) after a response, relative to its words
     balance: float = Field(0.001, ge=0)  # step of the router bias
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
+    head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
 
 
 Task = Annotated[TokenizerTask | RetrievalTask | VaeTask | DecoderTask | BackboneTask, Field(discriminator="objective")]

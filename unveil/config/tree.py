@@ -118,6 +118,7 @@ class SamplingConfig(Config):
     guidance: float
     rescale: float = 0.7
     threshold: float = 0.95
+    whole_blocks: bool = True  # fill the last block of a picture to its end, as the official model was trained to
     temperature: float = 0.0
     edit_text_guidance: float = 4.0
     edit_image_guidance: float = 0.0

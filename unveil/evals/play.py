@@ -138,9 +138,7 @@ def edit(player: Player, n: int, split: str, heard: Heard) -> Iterator[Outcome]:
         found = read(result)
         wrong = tuple(difference(item.judge.after, found))
         for score, right in zip(("edit_done", "edit_kept"), judge_edit(item.judge, found), strict=True):
-            yield Outcome(
-                score, float(right), item.prompt, () if right else wrong, item.judge.family, picture, result
-            )
+            yield Outcome(score, float(right), item.prompt, () if right else wrong, item.judge.family, picture, result)
 
 
 def retrieve(player: Player, n: int, split: str, heard: Heard) -> Iterator[Outcome]:

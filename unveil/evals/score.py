@@ -24,12 +24,12 @@ class Outcome:
 
 
 class Score(NamedTuple):
-    """A mean over `count` items with its 95% interval."""
+    """A mean with its 95% interval, over so many items."""
 
     value: float
     low: float
     high: float
-    count: int
+    items: int
 
 
 def wilson(mean: float, count: int) -> Score:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Self, TypedDict, TypeVar
 
@@ -68,6 +68,7 @@ class TextSettings:
     def of(cls, config: ModelConfig, options: TextOptions, tokens: int | None = None) -> Self:
         """The options, with the model's defaults for what they leave open; `tokens` is another default budget."""
         default = config.sampling
+        _known(options, TextOptions.__annotations__)
         return cls(
             steps=_or(options.get("num_inference_steps"), default.text_steps),
             threshold=_or(options.get("threshold"), default.threshold),
@@ -100,6 +101,7 @@ class PictureSettings:
     solver_steps: int
     solver_shift: float
     decoder_guidance: float
+    whole_blocks: bool
     thinking: bool = False
 
     def __post_init__(self) -> None:
@@ -126,6 +128,7 @@ class PictureSettings:
         Raises RequestError for what cannot be, naming what can.
         """
         default = config.sampling
+        _known(options, PictureOptions.__annotations__)
         rows, columns = _grid(config, layout, options.get("height"), options.get("width"))
         return cls(
             rows=rows,
@@ -141,6 +144,7 @@ class PictureSettings:
             solver_steps=_or(options.get("solver_steps"), default.solver_steps),
             solver_shift=default.solver_shift,
             decoder_guidance=_or(options.get("decoder_guidance"), default.decoder_guidance),
+            whole_blocks=default.whole_blocks,
             thinking=thinking,
         )
 
@@ -158,6 +162,11 @@ class PictureSettings:
     def plain(self) -> dict[str, Setting]:
         """All settings as JSON has them."""
         return asdict(self)
+
+    def words(self, config: ModelConfig, tokens: int) -> TextSettings:
+        """How the words around such a picture are written: drawn as it is, in the model's own number of steps."""
+        options: TextOptions = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+        return TextSettings.of(config, options, tokens)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -177,7 +186,7 @@ class PictureSettings:
     def policy(self, block_size: int) -> Policy:
         """The same in the words of the sampling loop."""
         draw = Draw(self.temperature, self.top_k, self.top_p)
-        return Policy(Quota(self.threshold, self.steps), block_size, draw)
+        return Policy(Quota(self.threshold, self.steps), block_size, draw, whole_blocks=self.whole_blocks)
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,13 @@ class Streams:
 def checked_seed(seed: int | None) -> int:
     """The seed, or a fresh one for None. Raises RequestError for one that cannot be."""
     return secrets.randbelow(2**32) if seed is None else _whole("the seed", seed, 0, _MAX_SEED)
+
+
+def _known(options: Mapping[str, object], names: Collection[str]) -> None:
+    """Raise TypeError, as Python does, for an option that does not exist."""
+    unknown = [name for name in options if name not in names]
+    if unknown:
+        raise TypeError(f"no option named '{unknown[0]}'; there are {', '.join(names)}")
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

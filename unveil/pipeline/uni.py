@@ -246,7 +246,7 @@ class Uni:
         said = [checked_text(prompt, "prompt") for prompt in prompts]
         streams, watch = [Streams.of(seed) for seed in chosen], Watch(self.heard, trace)
         if settings.thinking:
-            words = TextSettings.of(self.parts.config, {}, self.parts.config.sampling.thinking_tokens)
+            words = settings.words(self.parts.config, self.parts.config.sampling.thinking_tokens)
             drawings = planned(self.parts, said, streams, settings, words, watch)
         else:
             drawings = prompted(self.parts, said, settings)
@@ -301,7 +301,8 @@ class Uni:
 
     def _tell(self, prompt: str, seed: int, settings: PictureSettings, trace: bool) -> StoryResult:
         start, said = time.perf_counter(), checked_text(prompt, "prompt")
-        words, watch = TextSettings.of(self.parts.config, {}), Watch(self.heard, trace)
+        watch = Watch(self.heard, trace)
+        words = settings.words(self.parts.config, self.parts.config.sampling.text_tokens)
         frames, stages = tell(self.parts, said, Streams.of(seed), settings, words, watch)
         seconds, recipe = time.perf_counter() - start, self._recipe("interleave", said, seed, settings)
         pages = []

@@ -55,6 +55,7 @@ class Task:
     stop: Stop = field(default_factory=Stop)
     branches: Sequence[Sequence[Sequence[int]]] = ()  # prefixes of the other branches: one list per branch, one per row
     guidance: Guidance = field(default_factory=Guidance)
+    whole_blocks: bool = True  # the last block is filled to its end; else the line ends with the budget
     crop_branches: bool = True  # a longer branch keeps its last ids, as officially; else the prompt is padded to it
 
     def __post_init__(self) -> None:
@@ -93,6 +94,15 @@ class Canvas:
         """P, the positions before the canvas."""
         return self.prefixes.shape[-1]
 
+    @property
+    def blocks(self) -> range:
+        """The blocks that hold positions to fill."""
+        return range(self.prefix // self.block_size, -(-self.ids.shape[1] // self.block_size))
+
+    def bounds(self, block: int) -> tuple[int, int]:
+        """First position of a block and the one after its last; the last block may be short."""
+        return block * self.block_size, min((block + 1) * self.block_size, self.ids.shape[1])
+
     def masked(self, start: int, end: int) -> Bool[Tensor, "B N"]:
         """Which positions from `start` to `end` still wait for a token."""
         return self.ids[:, start:end] == self.mask
@@ -123,7 +133,7 @@ class Canvas:
 
 
 def open_canvas(task: Task, layout: Layout, block_size: int, device: torch.device) -> Canvas:
-    """The prompts and the branches that count, followed by enough whole blocks of MASK for the budget."""
+    """The prompts and the branches that count, followed by MASK for the budget, as a rule in whole blocks."""
     if not task.allowed.mask and any(layout.mask in prompt for prompt in task.prompts):
         raise PromptError("the prompt holds the MASK token, which only the canvas may hold")
     used = [task.prompts, *(task.branches[i - 1] for i in task.guidance.used[1:])]
@@ -132,7 +142,9 @@ def open_canvas(task: Task, layout: Layout, block_size: int, device: torch.devic
     aligned = [align(row, prefix, layout.pad) for branch in used for row in branch]
     prefixes = torch.tensor(aligned, dtype=torch.long, device=device).view(len(used), -1, prefix)
     pads = [max(0, prefix - len(row)) for branch in used for row in branch]
-    length = -(-(prefix + task.tokens) // block_size) * block_size
+    length = prefix + task.tokens
+    if task.whole_blocks:
+        length = -(-length // block_size) * block_size
     ids = torch.full((len(task.prompts), length), layout.mask, dtype=torch.long, device=device)
     ids[:, :prefix] = prefixes[0]
     return Canvas(ids, prefixes, torch.tensor(pads, device=device).view(len(used), -1), block_size, layout.mask)

@@ -28,6 +28,11 @@ class Allowed:
         return cls(0, layout.size if official else layout.image_offset, official)
 
     @classmethod
+    def mixed(cls, layout: Layout, official: bool = False) -> "Allowed":
+        """Words and codes: where a picture may begin inside a block, the positions after it are codes."""
+        return cls(0, layout.size, official)
+
+    @classmethod
     def codes(cls, layout: Layout, official: bool = False) -> "Allowed":
         """The codes alone."""
         return cls(layout.image_offset, layout.size, official)

@@ -40,10 +40,12 @@ def generate_text(
 ) -> list[list[int]]:
     """Up to `tokens` new ids after each prompt, its stop id included; stops at end of sequence unless told otherwise.
 
-    Also the answer to a question about a picture: the picture is part of the prompt.
+    Also the answer to a question about a picture: the picture is part of the prompt. Where a begin-of-image stops it,
+    codes may be chosen too, since the positions behind it in its block belong to the picture.
     """
     stop = Stop((layout.pad,)) if stop is None else stop
-    task = Task(prompts, tokens, Allowed.text(layout, policy.official), stop)
+    allow = Allowed.mixed if layout.boi in stop.ids else Allowed.text
+    task = Task(prompts, tokens, allow(layout, policy.official), stop)
     return unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
 
 
@@ -70,7 +72,15 @@ def generate_codes(
     if h < 1 or w < 1:
         raise RequestError(f"a picture needs at least 1x1 codes, got {h}x{w}")
     allowed = Allowed.codes(layout, policy.official)
-    task = Task(prompts, h * w, allowed, branches=branches, guidance=guidance, crop_branches=crop_branches)
+    task = Task(
+        prompts,
+        h * w,
+        allowed,
+        branches=branches,
+        guidance=guidance,
+        whole_blocks=policy.whole_blocks,
+        crop_branches=crop_branches,
+    )
     rows = unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
     return torch.tensor(rows).view(-1, h, w) - layout.image_offset
 

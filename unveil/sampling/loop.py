@@ -35,7 +35,7 @@ def unmask(
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
     everyone = torch.arange(len(task.prompts), device=device)
     cache, ended = Cache(None, 0, everyone), torch.zeros_like(everyone, dtype=torch.bool)
-    for block in range(canvas.prefix // policy.block_size, canvas.ids.shape[1] // policy.block_size):
+    for block in canvas.blocks:
         cache, ended = fill_block(job, canvas, cache, ended, block)
         if ended.all():
             break
@@ -46,9 +46,8 @@ def fill_block(
     job: Job, canvas: Canvas, cache: Cache, ended: Bool[Tensor, " B"], block: int
 ) -> tuple[Cache, Bool[Tensor, " B"]]:
     """Denoise one block of every row that has not ended; gives the cache and the rows that have ended now."""
-    size, stop = canvas.block_size, job.task.stop
-    start, end = block * size, (block + 1) * size
-    for step, at_least in enumerate(job.policy.quota.schedule(size, job.task.tokens)):
+    stop, (start, end) = job.task.stop, canvas.bounds(block)
+    for step, at_least in enumerate(job.policy.quota.schedule(canvas.block_size, job.task.tokens)):
         busy = canvas.masked(start, end).any(-1) & ~ended
         rows = busy.nonzero().squeeze(-1)  # the only time a step waits for the device
         if len(rows) == 0:

@@ -17,6 +17,8 @@ class Policy:
     """How to sample, whatever the task.
 
     reuse_prefix: keys and values of finished blocks are kept instead of computed again at every step; exact.
+    whole_blocks: the last block of a picture is filled to its end and the surplus dropped, as the official model does
+    and was trained to; without, the canvas ends with the last code. Texts always fill whole blocks.
     official: MASK may be predicted (and may then remain), text may hold codes, a plan keeps the header it wrote:
     what the official code does, for comparison with it.
     """
@@ -25,6 +27,7 @@ class Policy:
     block_size: int
     draw: Draw = field(default_factory=Draw)
     reuse_prefix: bool = True
+    whole_blocks: bool = True
     official: bool = False
 
 
@@ -75,9 +78,9 @@ class Job:
 
 
 def look(
-    denoiser: Denoiser, canvas: Canvas, rows: Int[Tensor, " B"], cache: Cache, end: int
+    denoiser: Denoiser, canvas: Canvas, rows: Int[Tensor, " B"], cache: Cache, start: int, end: int
 ) -> tuple[Float[Tensor, "R B N V"], Past]:
-    """Logits of the block that ends at `end`, in every branch, and the keys and values of all before `end`.
+    """Logits of the block from `start` to `end`, in every branch, and the keys and values of all before `end`.
 
     All branches run as one batch. What the cache does not hold is computed along, under the block-causal mask, so
     its keys and values are exact. The head runs on the active block alone.
@@ -85,7 +88,7 @@ def look(
     ids = canvas.tokens(rows, cache.length, end)
     positions, visible = canvas.positions(rows, cache.length, end), canvas.visible(rows, cache.length, end)
     states, past = denoiser.hidden(ids.flatten(0, 1), positions.flatten(0, 1), visible.flatten(0, 1), cache.of(rows))
-    return denoiser.logits(states[:, -canvas.block_size :]).unflatten(0, ids.shape[:2]), past
+    return denoiser.logits(states[:, start - end :]).unflatten(0, ids.shape[:2]), past
 
 
 def crop(past: Past, length: int, rows: Int[Tensor, " B"]) -> Cache:
@@ -106,8 +109,8 @@ def denoise(
     job: Job, canvas: Canvas, rows: Int[Tensor, " B"], cache: Cache, block: int, step: int, at_least: int
 ) -> Cache:
     """One denoise step of `rows` in a block; writes to the canvas and gives the cache for the next step."""
-    start, end = block * canvas.block_size, (block + 1) * canvas.block_size
-    logits, past = look(job.denoiser, canvas, rows, cache, end)
+    start, end = canvas.bounds(block)
+    logits, past = look(job.denoiser, canvas, rows, cache, start, end)
     if job.policy.reuse_prefix and cache.length < start:
         cache = crop(past, start, rows)
     tokens, confidence = choose(job, canvas, logits, rows)
@@ -130,7 +133,7 @@ def _event(
     step: int,
 ) -> StepEvent:
     """The event of a step, over the whole batch: rows that did not take part committed nothing."""
-    start, end = block * canvas.block_size, (block + 1) * canvas.block_size
+    start, end = canvas.bounds(block)
     ids = canvas.ids[:, start:end].clone()
     everyone = torch.zeros_like(ids, dtype=torch.bool).index_copy(0, rows, committed)
     sure = torch.zeros_like(ids, dtype=confidence.dtype).index_copy(0, rows, confidence)

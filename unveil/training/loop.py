@@ -17,7 +17,7 @@ from torch import nn
 
 from unveil.config import dump
 from unveil.config.run import RunConfig
-from unveil.errors import TrainingError
+from unveil.errors import DivergenceError, TrainingError
 from unveil.training.checkpoint import (
     Snapshot,
     newest_checkpoint,
@@ -25,7 +25,7 @@ from unveil.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from unveil.training.optim import build_optimizer, learning_rate, update_average
+from unveil.training.optim import build_optimizer, learning_rate, set_rate, update_average
 
 
 class Objective(Protocol):
@@ -78,8 +78,7 @@ def train_step(run: RunConfig, objective: Objective, optimizer: torch.optim.Opti
     """One train step: gradients of all batches, clip, update. The numbers to log are means over the batches."""
     generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
     rate = learning_rate(step, run.steps, run.optim)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(optimizer, rate)
     optimizer.zero_grad(set_to_none=True)
     numbers: dict[str, float] = {"lr": rate}
     for loss, logged in objective.losses(step, generator):
@@ -88,7 +87,7 @@ def train_step(run: RunConfig, objective: Objective, optimizer: torch.optim.Opti
         numbers["loss"] = numbers.get("loss", 0.0) + float(loss.detach())
     norm = float(nn.utils.clip_grad_norm_(objective.module.parameters(), run.optim.clip))
     if not math.isfinite(numbers["loss"]) or not math.isfinite(norm):
-        raise TrainingError(f"step {step}: loss {numbers['loss']}, gradient norm {norm}; weights are as before it")
+        raise DivergenceError(f"step {step}: loss {numbers['loss']}, gradient norm {norm}; weights are as before it")
     optimizer.step()
     objective.after(step, run.steps, generator)
     return numbers | {"norm": norm}

@@ -7,13 +7,24 @@ from unveil.config.run import OptimConfig
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; only matrices decay."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
+    """AdamW over all trainable parameters; only matrices decay; `config.slow` names parameters with a smaller rate.
+
+    Each group carries its multiple of the learning rate as `scale`.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            scale = next((factor for part, factor in config.slow.items() if part in name), 1.0)
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    described = [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
+    return torch.optim.AdamW(described, lr=config.lr, betas=config.betas)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group learns at its own multiple of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

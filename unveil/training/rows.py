@@ -42,11 +42,6 @@ class Source:
         pad = self.prompts.layout.pad
         return [*ids, pad, *[pad] * (-(given + len(ids) + 1) % self.block_size)]
 
-    def closed(self, given: int, ids: list[int]) -> list[int]:
-        """A picture response: end of image and padding fill up its last block, which sampling shows whole."""
-        surplus = -(given + len(ids)) % self.block_size
-        return [*ids, *[self.prompts.layout.eoi, *[self.prompts.layout.pad] * surplus][:surplus]]
-
     @property
     def blank(self) -> Int[Tensor, "h w"]:
         """Codes that hold the place of a picture in a prompt."""
@@ -64,7 +59,9 @@ class Draft:
 
     prefix: list[int | Scene]
     branches: list[tuple[list[int | Scene], list[int | Scene]]]
-    text_ends: bool  # the response ends in words, so EOS closes it; else its picture ends it
+    text_ends: (
+        bool  # the response ends in words, so EOS closes it and fills its block; a picture ends with its last code
+    )
 
 
 def generate(source: Source, rng: random.Random) -> Draft:
@@ -131,8 +128,7 @@ def finish(source: Source, draft: Draft, codes: Codes) -> Row:
     prefix, branches = flat(draft.prefix), []
     for given, response in draft.branches:
         before, ids = flat(given), flat(response)
-        close = source.ended if draft.text_ends else source.closed
-        branches.append(Branch(before, close(len(prefix) + len(before), ids)))
+        branches.append(Branch(before, source.ended(len(prefix) + len(before), ids) if draft.text_ends else ids))
     return Row(prefix, branches)
 
 

@@ -45,7 +45,7 @@ class BackboneObjective:
         for name, count in self.task.rows.items():
             packed = self.batch(name, step * count, count)
             masked, times = mask_rows(packed, self.task.rates, generator)
-            loss, exact = self.score(packed, masked, times)
+            loss, exact = self.score(packed, masked, times, self.rarity(step))
             yield loss * (count / total), numbers(**{name: loss, f"{name}_exact": exact})
 
     def batch(self, task: str, first: int, count: int) -> Packed:
@@ -58,9 +58,9 @@ class BackboneObjective:
         return pack(rows, self.model.backbone.block_size, self.task.copies)
 
     def score(
-        self, packed: Packed, masked: Bool[Tensor, "B L"], times: Float[Tensor, "B L"]
+        self, packed: Packed, masked: Bool[Tensor, "B L"], times: Float[Tensor, "B L"], rarity: float = 0.0
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Weighted cross-entropy at the masked positions, and the share guessed right."""
+        """Weighted cross-entropy at the masked positions, and the share of masked codes or words guessed right."""
         at = masked.nonzero()  # (N, 2)
         ids = packed.ids.masked_fill(masked, self.model.vocab.mask)
         loads: list[Int[Tensor, " E"]] = []
@@ -68,13 +68,23 @@ class BackboneObjective:
         self._loads = [a + b for a, b in zip(self._loads, loads, strict=True)] if self._loads else loads
         target = packed.ids[masked]
         loss = F.cross_entropy(logits, target, reduction="none")
-        weights = self.weights(target, at[:, 0], times[masked])
-        return (loss * weights).sum() / weights.sum(), (logits.argmax(-1) == target).float().mean()
+        weights = self.weights(target, at[:, 0], times[masked], rarity)
+        right = (logits.argmax(-1) == target)[target != self.model.vocab.pad]
+        return (loss * weights).sum() / weights.sum(), right.float().mean()
+
+    def rarity(self, step: int) -> float:
+        """The exponent of `weights` at a train step: from the task's value down to 0."""
+        left = 1 - step / self.task.rarity_steps if self.task.rarity_steps else 0.0
+        return self.task.rarity * max(0.0, left)
 
     def weights(
-        self, target: Int[Tensor, " N"], rows: Int[Tensor, " N"], times: Float[Tensor, " N"]
+        self, target: Int[Tensor, " N"], rows: Int[Tensor, " N"], times: Float[Tensor, " N"], rarity: float = 0.0
     ) -> Float[Tensor, " N"]:
-        """What each masked position counts: by the chosen rule, and padding after the end less than words."""
+        """What each masked position counts: by the chosen rule, and padding after the end less than words.
+
+        With `rarity` a token also counts (its count among the targets) ** -rarity: at the start of a run, so that the
+        codes of a plain background do not drown those of the things on it. It biases what is learned, so it fades.
+        """
         rule: Literal["mean", "elbo", "mtrs"] = self.task.weighting
         if rule == "elbo":
             weights = inverse_rate_weights(times).clamp_max(10.0)
@@ -82,6 +92,8 @@ class BackboneObjective:
             weights = sample_weights(rows, int(rows.max()) + 1)
         else:
             weights = torch.ones_like(times)
+        if rarity:
+            weights = weights * torch.bincount(target)[target].float() ** -rarity
         return torch.where(target == self.model.vocab.pad, weights * self.task.end_weight, weights)
 
     def after(self, step: int, steps: int, generator: torch.Generator) -> None:
@@ -98,15 +110,18 @@ class BackboneObjective:
 
 
 @torch.no_grad()
-def start_from_codebook(backbone: Backbone, tokenizer: ImageTokenizer, model: ModelConfig, seed: int) -> None:
+def start_from_codebook(
+    backbone: Backbone, tokenizer: ImageTokenizer, model: ModelConfig, head_scale: float, generator: torch.Generator
+) -> None:
     """Embedding and head rows of the codes begin as a random projection of the tokenizer's codebook.
 
-    Codes that look alike then start alike, so what is learned of one helps its neighbours. The projection keeps
-    angles (up to chance) and the usual size of a fresh row.
+    Codes that look alike then start alike, so what is learned of one helps its neighbours, provided that these rows
+    learn slowly (`optim.slow`): Adam gives rare codes' rows steps of full size from mere noise, which would undo it
+    within a hundred train steps. The head's rows are long enough for a sure choice from the start.
     """
-    entries = F.normalize(tokenizer.quantizer.codebook, dim=-1)
-    generator = torch.Generator().manual_seed(seed)
-    offset, scale = model.vocab.image_offset, model.backbone.initializer_range
-    for weight in (backbone.model.word_embeddings.weight, backbone.lm_head.weight):
+    offset, entries = model.vocab.image_offset, F.normalize(tokenizer.quantizer.codebook, dim=-1)
+    embedding, head = backbone.model.word_embeddings.weight, backbone.lm_head.weight
+    for weight, scale in ((embedding, model.backbone.initializer_range), (head, head_scale)):
         projection = torch.randn(entries.shape[1], weight.shape[1], generator=generator)
         weight[offset:] = entries @ projection * scale
+    head[:offset] *= head_scale / 3 / model.backbone.initializer_range

@@ -1,0 +1,166 @@
+"""generate, understand, edit, interleave, retrieve and replay, from arguments to files."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def star(unveil, model_directory, tmp_path):
+    """A picture that `unveil generate` made."""
+    path = tmp_path / "star.png"
+    assert unveil("generate", "a red star", "-o", path, "--seed", 7, "--model", model_directory).code == 0
+    return path
+
+
+def test_generate_writes_the_picture_and_prints_one_object(unveil, model_directory, tmp_path):
+    path = tmp_path / "a.png"
+    outcome = unveil(
+        "generate", "a red star", "-o", path, "--seed", 7, "--steps", 3, "--guidance", 1.5, "--solver-steps", 4,
+        "--json", "--model", model_directory, "--device", "cpu",
+    )  # fmt: skip
+    said = json.loads(outcome.out)
+    assert outcome.code == 0 and outcome.err == ""
+    assert said["seed"] == 7 and said["steps"] == 3 and said["guidance"] == 1.5 and said["solver_steps"] == 4
+    assert (said["width"], said["height"], said["file"]) == (128, 128, str(path)) and said["seconds"] > 0
+    with Image.open(path) as picture:
+        assert picture.size == (128, 128) and picture.text["prompt"] == "a red star" and picture.text["seed"] == "7"
+
+
+def test_a_seed_makes_the_same_file_again(unveil, model_directory, tmp_path, star):
+    again, other = tmp_path / "again.png", tmp_path / "other.png"
+    unveil("generate", "a red star", "-o", again, "--seed", 7, "--model", model_directory)
+    unveil("generate", "a red star", "-o", other, "--seed", 8, "--model", model_directory)
+    assert again.read_bytes() == star.read_bytes() != other.read_bytes()
+
+
+def test_other_formats_can_be_asked_for(unveil, model_directory, tmp_path):
+    for name, kind in (("a.jpg", "JPEG"), ("a.webp", "WEBP"), ("a.bmp", "BMP")):
+        assert unveil("generate", "a", "-o", tmp_path / name, "--model", model_directory).code == 0
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == kind
+
+
+def test_traces_are_written_for_pictures_and_words(unveil, model_directory, tmp_path, star):
+    gif, page = tmp_path / "t.gif", tmp_path / "t.html"
+    unveil("generate", "a", "-o", tmp_path / "a.png", "--trace", gif, "--model", model_directory)
+    unveil("understand", star, "what?", "--trace", page, "--model", model_directory)
+    with Image.open(gif) as shown:
+        assert shown.n_frames > 4
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_understand_prints_the_answer(unveil, model_directory, star):
+    plain = unveil("understand", star, "what color?", "--model", model_directory)
+    machine = unveil("understand", star, "what color?", "--json", "--model", model_directory)
+    assert plain.code == machine.code == 0
+    assert json.loads(machine.out)["text"] == plain.out.rstrip("\n")
+    caption = unveil("understand", star, "--json", "--model", model_directory)
+    assert json.loads(caption.out)["text"] != json.loads(machine.out)["text"]
+
+
+def test_edit_writes_another_picture(unveil, model_directory, tmp_path, star):
+    path = tmp_path / "b.png"
+    outcome = unveil("edit", star, "make it blue", "-o", path, "--seed", 1, "--json", "--model", model_directory)
+    assert json.loads(outcome.out)["file"] == str(path)
+    assert np.asarray(Image.open(path)).shape == (128, 128, 3) and path.read_bytes() != star.read_bytes()
+
+
+def test_interleave_fills_a_directory(unveil, model_directory, tmp_path):
+    outcome = unveil("interleave", "a car. it turns.", "-o", tmp_path / "x" / "s", "--json", "--model", model_directory)
+    summary = json.loads((tmp_path / "x" / "s" / "story.json").read_text())
+    assert json.loads(outcome.out) == summary and summary["prompt"] == "a car. it turns."
+    assert summary["pages"][0]["text"] in (tmp_path / "x" / "s" / "story.md").read_text()
+
+
+def test_retrieve_ranks_the_pictures_of_a_directory(unveil, model_directory, tmp_path):
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    ranking = json.loads(unveil("retrieve", tmp_path, "a star", "--json", "--model", model_directory).out)
+    assert sorted(entry["file"] for entry in ranking) == [str(tmp_path / f"{i}.png") for i in range(3)]
+    assert [e["score"] for e in ranking] == sorted((e["score"] for e in ranking), reverse=True)
+    best = unveil("retrieve", tmp_path, "a star", "--top", 1, "--model", model_directory).out
+    assert best.count("\n") == 1 and ranking[0]["file"] in best
+
+
+def test_replay_makes_the_same_pixels_and_says_so(unveil, model_directory, tmp_path, star):
+    outcome = unveil("replay", star, "-o", tmp_path / "again.png", "--model", model_directory)
+    assert outcome.code == 0 and "identical" in outcome.out
+    assert (tmp_path / "again.png").read_bytes() == star.read_bytes()
+
+
+def test_replay_of_a_retouched_picture_leaves_with_1(unveil, model_directory, star):
+    with Image.open(star) as picture:
+        texts, pixels = dict(picture.text), picture.convert("RGB")
+    r, g, b = pixels.getpixel((5, 5))
+    pixels.putpixel((5, 5), (r, g, b ^ 1))
+    from unveil.pictures import encode
+
+    star.write_bytes(encode(pixels, ".png", texts))
+    outcome = unveil("replay", star, "--json", "--model", model_directory)
+    assert outcome.code == 1 and json.loads(outcome.out)["identical"] is False
+
+
+def test_replay_with_other_weights_is_an_error(refused, other_directory, star):
+    assert "made with weights" in refused("replay", star, "--model", other_directory)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(refused, tmp_path):
+    for name, why in (("a.txt", "must end in"), ("no/a.png", "there is no directory")):
+        assert why in refused("generate", "a star", "-o", tmp_path / name, "--model", "nosuch")
+    target = tmp_path / "a.png"
+    assert "must end in" in refused("generate", "a star", "-o", target, "--trace", "t.mp4", "--model", "nosuch")
+    assert "no such file" in refused("edit", tmp_path / "gone.png", "x", "-o", target, "--model", "nosuch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["", "-o", "a.png"], "prompt is empty"),
+        (["star " * 10_000, "-o", "a.png"], "exceed the context"),
+        (["a", "-o", "a.png", "--steps", "0"], "denoise steps"),
+        (["a", "-o", "a.png", "--guidance", "nan"], "guidance"),
+        (["a", "-o", "a.png", "--solver-steps", "1"], "solver steps"),
+        (["a", "-o", "a.png", "--seed", "-1"], "seed"),
+        (["a", "-o", "a.png", "--seed", "x"], "--seed"),
+        (["a", "-o", "a.png", "--height", "100"], "nearest: 128"),
+        (["a", "-o", "a.png", "--device", "warp"], "use cpu or auto"),
+        (["a", "-o", "a.png", "--temperature", "-1"], "temperature"),
+        (["a", "-o", "a.png", "--nonsense"], "--nonsense"),
+        (["a"], "--output"),
+    ],
+)
+def test_bad_requests_are_one_line_and_code_2(refused, model_directory, tmp_path, monkeypatch, arguments, why):
+    monkeypatch.chdir(tmp_path)
+    assert why in refused("generate", *arguments, "--model", model_directory)
+    assert os.listdir(tmp_path) == []
+
+
+def test_bad_pictures_are_one_line_and_code_2(refused, model_directory, tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "page.png").write_text("<html>")
+    for name, why in (("gone.png", "no such file"), ("empty.png", "0 bytes"), ("page.png", "not a PNG")):
+        message = refused("understand", tmp_path / name, "what?", "--model", model_directory)
+        assert name in message and why in message
+
+
+def test_a_damaged_weights_file_is_named(refused, model_directory, tmp_path):
+    for file in model_directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "decoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert "decoder.safetensors: damaged" in refused("generate", "a", "-o", tmp_path / "a.png", "--model", tmp_path)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(refused, model_directory, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = refused("generate", "a", "-o", tmp_path / "a.png", "--model", model_directory)
+    assert "No space left on device" in message and os.listdir(tmp_path) == []

@@ -1,0 +1,171 @@
+"""config, doctor, chat, train, eval, help and leaving early."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unveil import cli
+from unveil.config import load_preset
+from unveil.errors import DivergenceError, TrainingError
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "vae.yaml"
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help_and_the_package_do_not_import_torch():
+    code = "import sys, unveil, unveil.cli\ntry: unveil.cli.main(['--help'])\nexcept SystemExit: pass\n"
+    done = python("-c", code + "print('torch' in sys.modules, 'PIL' in sys.modules, file=sys.stderr)")
+    assert done.stderr == "False False\n" and "generate" in done.stdout and "retrieve" in done.stdout
+
+
+def test_help_starts_within_half_a_second_of_processor_time():
+    code = "import time, unveil.cli\ntry: unveil.cli.main(['--help'])\nexcept SystemExit: pass\n"
+    done = python("-c", code + "import sys; print(time.process_time(), file=sys.stderr)")
+    assert float(done.stderr) < 0.5
+
+
+def test_the_package_runs_as_a_module_and_tells_its_version():
+    assert python("-m", "unveil", "--version").stdout.startswith("unveil 0.")
+
+
+def test_the_lazy_surface_gives_the_real_things():
+    import unveil
+    from unveil.pipeline.uni import Uni
+
+    assert unveil.Uni is Uni and "Uni" in dir(unveil)
+    with pytest.raises(AttributeError, match="Unit"):
+        _ = unveil.Unit
+
+
+def test_config_lists_shows_and_compares(unveil):
+    assert unveil("config", "list").out.split() == ["official", "tiny"]
+    shown = json.loads(unveil("config", "show", "tiny", "--json").out)
+    assert shown["backbone.width"] == load_preset("tiny").backbone.width and shown["sampling.grid"] == [8, 8]
+    assert "backbone.experts = 256\n" in unveil("config", "show", "official").out
+    assert "backbone.experts: 8 -> 256\n" in unveil("config", "diff", "tiny", "official").out
+    assert unveil("config", "diff", "tiny", "tiny").out == ""
+
+
+def test_config_names_the_nearest_preset(refused):
+    assert "did you mean 'tiny'" in refused("config", "show", "tinny")
+
+
+def test_config_shows_a_model_directory_and_names_an_unknown_key(unveil, refused, model_directory, tmp_path):
+    assert "backbone.width = 32\n" in unveil("config", "show", model_directory).out
+    text = (model_directory / "config.yaml").read_text().replace("rotary_fraction", "rotary_fracton")
+    (tmp_path / "c.yaml").write_text(text)
+    assert "did you mean 'rotary_fraction'" in refused("config", "show", tmp_path / "c.yaml")
+
+
+def test_doctor_says_what_is_here(unveil):
+    found = json.loads(unveil("doctor", "--json").out)
+    assert found["python"] == sys.version.split()[0] and found["memory_gib"] > 0
+    assert "torch" in found["packages"] and found["needs"].keys() == {"tiny", "official"}
+    assert "44 GiB in bfloat16" in found["needs"]["official"]
+    assert "python: " in unveil("doctor").out
+
+
+def talk(unveil, monkeypatch, model_directory, *lines):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
+    return unveil("chat", "--seed", 3, "--model", model_directory)
+
+
+def test_chat_works_from_a_pipe(unveil, monkeypatch, model_directory, tmp_path):
+    picture = tmp_path / "my star.png"
+    outcome = talk(
+        unveil, monkeypatch, model_directory, "/help", "/generate a red star", f'/save "{picture}"', "what color?",
+        "/edit make it blue", f"/save {tmp_path / 'b.png'}", "/quit", "/generate never",
+    )  # fmt: skip
+    assert outcome.code == 0 and outcome.err == ""
+    assert "/generate WORDS" in outcome.out and outcome.out.count("a picture of 128x128, seed 3") == 2
+    with Image.open(picture) as first, Image.open(tmp_path / "b.png") as second:
+        assert first.text["task"] == "generate" and second.text["task"] == "edit"
+
+
+def test_chat_answers_about_the_picture_as_understand_does(unveil, monkeypatch, model_directory, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    said = talk(unveil, monkeypatch, model_directory, f"/image {tmp_path / 'a.png'}", "what color?")
+    asked = unveil("understand", tmp_path / "a.png", "what color?", "--seed", 3, "--model", model_directory)
+    assert said.out == "64x64 pixels\n" + asked.out
+
+
+def test_chat_survives_mistakes_and_tells_a_pipe_at_the_end(unveil, monkeypatch, model_directory):
+    outcome = talk(unveil, monkeypatch, model_directory, "/edit x", "/nonsense", "/image", "/save a.png", "", "hello")
+    assert outcome.code == 2 and outcome.err.count("unveil: ") == outcome.err.count("\n") == 4
+
+
+def test_train_names_a_bad_recipe(refused, tmp_path):
+    assert "gone.yaml: cannot be read" in refused("train", tmp_path / "gone.yaml")
+    (tmp_path / "r.yaml").write_text(RECIPE.read_text().replace("checkpoint_every", "checkpoint_evry"))
+    assert "did you mean 'checkpoint_every'" in refused("train", tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DivergenceError("step 3: loss nan"), 3), (TrainingError("step 3: cannot be saved"), 2)],
+)
+def test_a_run_that_diverged_leaves_with_3_and_other_failures_with_2(unveil, monkeypatch, error, code):
+    import unveil.runs as runs
+
+    def start(path):
+        raise error
+
+    monkeypatch.setattr(runs, "start", start)
+    outcome = unveil("train", RECIPE)
+    assert outcome.code == code and outcome.err.startswith("unveil: ") and outcome.err.count("\n") == 1
+
+
+def test_eval_refuses_no_items(refused):
+    assert "--n must be at least 1" in refused("eval", "scenes", "--n", 0, "--model", "nosuch")
+
+
+def test_ctrl_c_leaves_with_130_and_no_traceback(model_directory, tmp_path):
+    code = "import sys, unveil.cli; unveil.cli.main(sys.argv[1:])"
+    arguments = ["generate", "a star", "-o", str(tmp_path / "a.png"), "--steps", "9999", "--solver-steps", "9999"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "--model", str(model_directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(0.7)  # anywhere: in imports, loading or drawing
+    os.kill(child.pid, signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and out == "" and "Traceback" not in err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_an_interrupt_outside_of_a_command_leaves_with_130_too(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["config", "list"])
+    assert left.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_who_leaves_early_causes_no_traceback():
+    command = f"{sys.executable} -m unveil config show official | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr and done.stdout.count("\n") == 1
+
+
+def test_eval_prints_the_scores_of_the_model(unveil, model_directory, uni):
+    outcome = unveil("eval", "scenes", "--n", 1, "--json", "--model", model_directory)
+    result = json.loads(outcome.out)
+    assert outcome.code == 0 and result["n"] == 1 and result["weights"] == uni.weights
+    names = {"ceiling", "t2i_one", "t2i_two", "vqa", "vqa_blind", "caption_f1", "edit_done", "edit_kept"}
+    assert result["scores"].keys() == names | {"retrieval_r1"}
+    assert all(0 <= value <= 1 for value in result["scores"].values())

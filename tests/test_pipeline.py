@@ -1,0 +1,350 @@
+"""`Uni` with random weights: the same request gives the same result, and what cannot be is one line."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unveil import Message, Uni
+from unveil.errors import GenerationError, PromptError, RequestError, UnveilError, WeightsError
+from unveil.metadata import read_recipe
+from unveil.pipeline.draw import draw, prompted
+from unveil.pipeline.inputs import by_length, fit_picture
+from unveil.pipeline.settings import PictureSettings, Streams
+from unveil.pipeline.watch import Watch
+from unveil.scenes.describe import DESCRIBE
+from unveil.vocab.prompt import Prompts
+
+DRAW = {"temperature": 1.0}  # random weights at temperature 0 give nearly the same codes for every prompt
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+def noise(seed: int, side: int = 128) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+class Reciter:
+    """A denoiser that knows one text by heart: at position p it says `text[p]`."""
+
+    def __init__(self, text: list[int], size: int):
+        self.text, self.size = torch.tensor(text), size
+
+    def hidden(self, tokens, positions, visible, past=None):
+        seen = torch.zeros(len(tokens), 1, visible.shape[-1], 1)
+        return positions[..., None].float(), ((seen, seen),)
+
+    def logits(self, states):
+        at = states[..., 0].long().clamp_max(len(self.text) - 1)
+        return torch.nn.functional.one_hot(self.text[at], self.size).float() * 9
+
+    def parameters(self):
+        yield torch.zeros(1)
+
+
+def reciting(uni: Uni, prefix: list[int], said: list[int]) -> Uni:
+    """The same model, but its words are known: after the prefix it says these ids, then end of sequence."""
+    parts = uni.parts
+    text = [*prefix, *said, *[parts.layout.pad] * 200]
+    return Uni(dataclasses.replace(parts, backbone=Reciter(text, parts.layout.size)))
+
+
+@pytest.fixture(scope="module")
+def drawn(uni):
+    return uni.generate_image("a red star on white", seed=5, trace=True, **DRAW)
+
+
+def test_the_same_request_gives_the_same_pixels_and_another_seed_others(uni, drawn):
+    again = uni.generate_image("a red star on white", seed=5, **DRAW)
+    other = uni.generate_image("a red star on white", seed=6, **DRAW)
+    assert torch.equal(again.codes, drawn.codes) and again.image.tobytes() == drawn.image.tobytes()
+    assert not torch.equal(other.codes, drawn.codes)
+    assert drawn.image.size == (128, 128) and drawn.codes.shape == (8, 8) and drawn.seed == 5
+
+
+def test_a_batch_gives_what_its_items_give_alone(uni, drawn):
+    prompts = ["a red star on white", "a much longer prompt about a small blue fish", "a red star on white"]
+    batch = uni.generate_images(prompts, [5, 1, 2], **DRAW)
+    alone = [drawn.image, *(uni.generate_image(prompts[i], seed=i, **DRAW).image for i in (1, 2))]
+    for i in range(3):
+        apart = [np.abs(pixels(batch[i]) - pixels(picture)).max() for picture in alone]
+        assert apart[i] <= 1 and min(apart[:i] + apart[i + 1 :]) > 10
+
+
+def test_in_a_batch_each_picture_has_its_own_draws_and_its_own_noise(uni, drawn):
+    parts, settings = uni.parts, PictureSettings.of(uni.parts.config, uni.parts.layout, DRAW)
+    drawings = prompted(parts, ["a red star on white"] * 2, settings)
+    streams = [Streams.of(6), Streams.of(5)]
+    both = draw(parts, drawings, streams, settings, settings.simple_guidance, Watch())
+    assert torch.equal(both[1].codes, drawn.codes) and not torch.equal(both[0].codes, drawn.codes)
+
+
+def test_the_noise_of_rendering_is_apart_from_the_draws_of_codes(uni, drawn):
+    first, second = uni.render(drawn.codes, seed=5), uni.render(drawn.codes, seed=6)
+    assert first.tobytes() == drawn.image.tobytes() and second.tobytes() != first.tobytes()
+    one, two = Streams.of(5), Streams.of(5)
+    tokens = torch.rand(4, generator=one.tokens)
+    assert torch.equal(tokens, torch.rand(4, generator=two.tokens))
+    assert not torch.equal(tokens, torch.rand(4, generator=one.noise))
+
+
+def test_a_seed_that_was_not_given_is_chosen_and_reported(uni):
+    first, second = (uni.generate_image("a", **DRAW) for _ in range(2))
+    assert first.seed != second.seed
+    assert uni.generate_image("a", seed=first.seed, **DRAW).image.tobytes() == first.image.tobytes()
+
+
+def test_prompt_and_guidance_reach_the_codes(uni, drawn):
+    other = uni.generate_image("two blue fish on gray", seed=5, **DRAW)
+    unguided = uni.generate_image("a red star on white", seed=5, guidance_scale=1.0, **DRAW)
+    assert not torch.equal(other.codes, drawn.codes) and not torch.equal(unguided.codes, drawn.codes)
+
+
+def test_every_code_is_in_the_book(uni, drawn):
+    assert int(drawn.codes.min()) >= 0 and int(drawn.codes.max()) < uni.parts.layout.codes
+
+
+def test_a_saved_picture_replays_to_the_same_pixels(uni, drawn, tmp_path):
+    recipe = read_recipe(drawn.save(tmp_path / "a.png"))
+    assert uni.replay(recipe).image.tobytes() == drawn.image.tobytes()
+
+
+def test_an_edit_replays_without_its_source_picture(uni, tmp_path):
+    result = uni.edit_image(noise(0), "make it red", seed=9, **DRAW)
+    assert result.recipe.source == uni.tokenize(noise(0)).tolist()
+    assert uni.replay(read_recipe(result.save(tmp_path / "a.png"))).image.tobytes() == result.image.tobytes()
+    other = uni.replay(dataclasses.replace(result.recipe, prompt="make it blue"))
+    assert other.image.tobytes() != result.image.tobytes()
+
+
+def test_a_recipe_of_other_weights_is_refused(uni, drawn):
+    with pytest.raises(WeightsError, match="made with weights 0123"):
+        uni.replay(dataclasses.replace(drawn.recipe, weights="0123"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"rows": 7}, {"rows": "8"}, {"rows": -8}, {"steps": 0}, {"steps": 1e9}, {"guidance": "x"}, {"extra": 1}]
+)
+def test_changed_settings_in_a_recipe_are_refused(uni, drawn, change):
+    with pytest.raises(RequestError):
+        uni.replay(dataclasses.replace(drawn.recipe, settings={**drawn.recipe.settings, **change}))
+
+
+def test_an_edit_sees_picture_and_instruction(uni):
+    first = uni.edit_image(noise(0), "make it red", seed=9, **DRAW)
+    other_words = uni.edit_image(noise(0), "remove the fish", seed=9, **DRAW)
+    other_picture = uni.edit_image(noise(1), "make it red", seed=9, **DRAW)
+    assert not torch.equal(first.codes, other_words.codes) and not torch.equal(first.codes, other_picture.codes)
+    kept = uni.edit_image(noise(0), "make it red", seed=9, image_guidance_scale=3.0, **DRAW)
+    assert not torch.equal(first.codes, kept.codes)
+    assert first.recipe.settings["guidance"] == uni.parts.config.sampling.edit_text_guidance
+    batch = uni.edit_images([noise(1), noise(0)], ["make it red"] * 2, [9, 9], **DRAW)
+    assert np.abs(pixels(batch[1]) - pixels(first.image)).max() <= 1
+
+
+def test_no_question_asks_for_a_description(uni):
+    picture = noise(3)
+    assert uni.understand_image(picture).text == uni.understand_image(picture, DESCRIBE).text
+    assert uni.understand_image(picture, " ").text == uni.understand_image(picture, DESCRIBE).text
+
+
+def test_answers_in_a_batch_are_those_given_alone(uni):
+    shown, asked = [noise(1), noise(2), noise(1)], ["what color?", "how many red fish are there?", "where is it?"]
+    alone = [uni.understand_image(p, q, seed=i).text for i, (p, q) in enumerate(zip(shown, asked, strict=True))]
+    assert uni.answer(shown, asked) == alone
+    assert len(set(alone)) > 1
+
+
+def test_the_plan_is_told_and_the_picture_follows_it(uni):
+    parts = uni.parts
+    words = parts.text.encode("white. large red star row 1 column 1.")
+    say, header = Prompts(parts.text, parts.layout), Prompts(parts.text, parts.layout).header(8, 8)
+    asked = say.think("a star")
+    codes = [parts.layout.image_offset + i for i in range(64)]
+    known = reciting(uni, asked, [*words, *header, *codes])
+    result = known.generate_image("a star", thinking=True, seed=1, guidance_scale=1.0, trace=True)
+    assert result.thinking == "white. large red star row 1 column 1."
+    assert result.codes.flatten().tolist() == list(range(64))
+    assert [stage.grid for stage in result.trace.stages] == [None, (8, 8)]
+    assert "".join(result.trace.stages[0].labels).strip() == result.thinking
+    assert known.replay(result.recipe).image.tobytes() == result.image.tobytes()
+
+
+def test_a_plan_without_a_picture_is_one_error(uni):
+    with pytest.raises(GenerationError, match="never began its picture"):
+        reciting(uni, [], [uni.parts.layout.pad] * 300).generate_image("a star", thinking=True, seed=1)
+
+
+def test_a_story_has_words_and_pictures_in_turn(uni):
+    parts = uni.parts
+    say, encode = Prompts(parts.text, parts.layout), parts.text.encode
+    first, second = encode("a red car."), encode("it is blue.")
+    codes = [parts.layout.image_offset + i for i in range(64)]
+    header, eoi, end = say.header(8, 8), parts.layout.eoi, encode("the end")
+    said = [*first, *header, *codes, eoi, *second, *header, *codes[::-1], eoi, *end]
+    known = reciting(uni, say.interleave("a story"), said)
+    story = known.generate_interleaved("a story", seed=2, guidance_scale=1.0, trace=True)
+    assert [page.text for page in story.pages] == ["a red car.", "it is blue.", "the end"]
+    assert story.pages[0].image.codes.flatten().tolist() == list(range(64))
+    assert story.pages[1].image.codes.flatten().tolist() == list(range(64))[::-1]
+    assert story.pages[2].image is None
+    assert [stage.grid for stage in story.trace.stages] == [None, (8, 8), None, (8, 8), None]
+    again = known.replay(story.pages[1].image.recipe)
+    assert again.image.tobytes() == story.pages[1].image.image.tobytes()
+
+
+def test_the_nearest_picture_comes_first(uni):
+    pictures = [noise(i) for i in range(4)]
+    scores = uni.similarity(pictures, ["a star", "a fish"])
+    ranking = uni.retrieve(pictures, "a fish")
+    assert [i for i, _ in ranking] == scores[1].argsort(descending=True).tolist()
+    assert scores.shape == (2, 4) and scores.abs().max() <= 1.0001
+
+
+def test_a_model_without_retrieval_says_what_is_missing(uni):
+    with pytest.raises(WeightsError, match="retrieval.safetensors"):
+        Uni(dataclasses.replace(uni.parts, retrieval=None)).retrieve([noise(0)], "a star")
+
+
+def test_chat_hears_all_turns(uni):
+    first = uni.chat([Message("user", "hello there")], seed=1, temperature=1.0).text
+    shown = uni.chat([Message("user", "hello there", (noise(0),))], seed=1, temperature=1.0).text
+    longer = [Message("user", "hello there"), Message("assistant", "hi"), Message("user", "hello there")]
+    assert len({first, shown, uni.chat(longer, seed=1, temperature=1.0).text}) == 3
+
+
+def test_a_picture_of_twice_the_size_is_averaged_exactly(uni):
+    tokenizer_side = uni.parts.config.sampling.grid[0] * uni.parts.config.image_tokenizer.patch_size
+    big, config = noise(4, 2 * tokenizer_side), uni.parts.config
+    mean = pixels(big).reshape(tokenizer_side, 2, tokenizer_side, 2, 3).mean((1, 3))
+    assert np.abs(pixels(fit_picture(big, config)) - mean).max() <= 0.5
+    assert fit_picture(Image.new("RGB", (1, 9)), config).size == (tokenizer_side, tokenizer_side)
+
+
+def test_the_middle_of_a_wide_picture_is_seen(uni):
+    wide = Image.new("RGB", (300, 100), "white")
+    wide.paste("red", (100, 0, 200, 100))
+    seen = pixels(fit_picture(wide, uni.parts.config))
+    assert (seen[:, 4:-4] == (255, 0, 0)).all()
+
+
+def test_prompts_of_one_length_share_a_batch():
+    assert list(by_length([[1], [1, 2], [3], [4], [5, 6]], most=2)) == [[0, 2], [3], [1, 4]]
+
+
+@pytest.mark.parametrize("prompt", ["", "   \n", "\t"])
+def test_an_empty_prompt_is_refused(uni, prompt):
+    for ask in (uni.generate_image, uni.generate_interleaved, lambda p: uni.edit_image(noise(0), p)):
+        with pytest.raises(PromptError, match="is empty"):
+            ask(prompt)
+    with pytest.raises(PromptError, match="message is empty"):
+        uni.chat([])
+
+
+def test_ten_thousand_words_exceed_the_context_in_one_line(uni):
+    words = "star " * 10_000
+    for ask in (
+        uni.generate_image,
+        uni.generate_interleaved,
+        lambda p: uni.generate_image(p, thinking=True),
+        lambda p: uni.edit_image(noise(0), p),
+        lambda p: uni.understand_image(noise(0), p),
+        lambda p: uni.chat([Message("user", p)]),
+    ):
+        with pytest.raises(PromptError, match="exceed the context of 512; shorten"):
+            ask(words)
+
+
+def test_the_context_may_be_filled_to_its_last_token(uni):
+    say, room = Prompts(uni.parts.text, uni.parts.layout), uni.parts.config.backbone.context - 64
+    fitting = max(n for n in range(500) if len(say.generate("a" + " a" * n, 8, 8)) <= room)
+    uni.generate_image("a" + " a" * fitting, seed=1)
+    with pytest.raises(PromptError):
+        uni.generate_image("a" + " a" * (fitting + 1), seed=1)
+
+
+@pytest.mark.parametrize("prompt", ["家 🏠 ñ \0", "<|mask|><boi><role>SYSTEM</role><IMAGE5>", "\ud800 lone", "a" * 200])
+def test_any_unicode_and_control_words_are_ordinary_prompts(uni, prompt, tmp_path):
+    result = uni.generate_image(prompt, seed=3)
+    again = uni.replay(read_recipe(result.save(tmp_path / "a.png")))
+    assert again.image.tobytes() == result.image.tobytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_inference_steps": 0}, {"num_inference_steps": 2.5}, {"num_inference_steps": True},
+        {"guidance_scale": -1}, {"guidance_scale": float("nan")}, {"guidance_scale": 1e9}, {"guidance_scale": "2"},
+        {"solver_steps": 1}, {"solver_steps": 10**6}, {"temperature": -0.1}, {"temperature": 1e-30},
+        {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"threshold": -1},
+        {"height": 100}, {"width": 0}, {"height": 10**5}, {"height": 4080}, {"decoder_guidance": -1},
+        {"seed": -1}, {"seed": 2**63}, {"seed": 1.5}, {"seed": "7"},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused_in_one_line(uni, options):
+    with pytest.raises(RequestError) as caught:
+        uni.generate_image("a star", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_size_names_the_nearest(uni):
+    with pytest.raises(RequestError, match="nearest: 128 or 160"):
+        uni.generate_image("a star", height=130)
+
+
+def test_another_size_gives_that_many_pixels(uni):
+    result = uni.generate_image("a star", height=128, width=160, seed=1)
+    assert result.image.size == (160, 128) and result.codes.shape == (8, 10)
+
+
+def test_a_misspelt_option_is_no_silent_default(uni):
+    with pytest.raises(TypeError, match="num_steps"):
+        uni.generate_image("a star", num_steps=4)
+    with pytest.raises(TypeError, match="max_length"):
+        uni.understand_image(noise(0), "what?", max_length=4)
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"num_inference_steps": 0}, {"temperature": -1}])
+def test_impossible_settings_of_words_are_refused(uni, options):
+    with pytest.raises(RequestError):
+        uni.understand_image(noise(0), "what?", **options)
+
+
+def test_a_model_that_is_not_there_is_named():
+    with pytest.raises(WeightsError, match="no model 'nosuch'"):
+        Uni.load("nosuch")
+
+
+@pytest.mark.parametrize("device", ["warp", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_here_is_refused(model_directory, device):
+    with pytest.raises(UnveilError, match="use cpu or auto"):
+        Uni.load(model_directory, device)
+
+
+def test_a_dtype_can_be_named_and_a_wrong_one_is_refused(model_directory):
+    assert Uni.load(model_directory, "cpu", "bfloat16").parts.backbone.lm_head.weight.dtype == torch.bfloat16
+    with pytest.raises(RequestError, match="int8"):
+        Uni.load(model_directory, "cpu", "int8")
+
+
+def test_codes_that_are_no_codes_cannot_be_rendered(uni):
+    for codes in (torch.full((8, 8), 128), torch.full((8, 8), -1), torch.zeros(0, 8).long(), torch.zeros(64).long()):
+        with pytest.raises(RequestError, match="codes must be a grid"):
+            uni.render(codes)
+
+
+def test_progress_is_heard_to_its_end(uni, model_directory):
+    heard = []
+    Uni(uni.parts, lambda *said: heard.append(said)).generate_image("a star", seed=1)
+    drawing = [said for said in heard if said[0] == "draw"]
+    assert drawing[-1][1:] == (64, 64) and heard[-1] == ("render", 2, 2)
+
+
+def test_settings_survive_their_plain_form(uni):
+    parts = uni.parts
+    settings = PictureSettings.of(parts.config, parts.layout, {"top_k": 5, "guidance_scale": 1.25})
+    assert PictureSettings.from_plain(settings.plain(), parts.config, parts.layout) == settings
