@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from unveil.cli.app import app
+from unveil.weights.manifest import weights_hash
 
 ROOT = Path(__file__).parents[1]
 NOW = sorted(
@@ -92,3 +93,10 @@ def test_every_name_in_the_glossary_is_found_in_the_file_beside_it() -> None:
         missing += [word] if not files else []
         missing += [n for n in re.findall(r"`(\w+)`", word + meaning) if not re.search(rf"\b{n}\b", text)]
     assert missing == []
+
+
+def test_the_scores_are_those_of_the_weights_in_the_package():
+    scores, readme = (ROOT / "docs/scores.md").read_text(), (ROOT / "README.md").read_text()
+    line, table = scores.split("\n\n")[:2]
+    assert f"`{weights_hash(ROOT / 'unveil/weights/tiny')}`" in line
+    assert f"{line}\n\n{table}" in readme

@@ -63,3 +63,18 @@ def test_a_png_of_another_program_cannot_be_replayed(tmp_path):
 def test_changed_chunks_are_refused_in_one_line(tmp_path, change):
     with pytest.raises(PictureError, match="text chunks were changed"):
         read_recipe(written(tmp_path, GENERATE.texts() | change))
+
+
+def test_a_damaged_png_is_a_damaged_picture_also_when_only_its_texts_are_asked_for(tmp_path):
+    path = written(tmp_path, GENERATE.texts())
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"IDAT") + 8])
+    with pytest.raises(PictureError, match="p.png: damaged .*; copy it again"):
+        read_recipe(path)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_its_texts_are_looked_for(tmp_path):
+    path = tmp_path / "p.png"
+    Image.new("1", (6000, 6000)).save(path)
+    with pytest.raises(PictureError, match="6000x6000 is more than"):
+        read_recipe(path)

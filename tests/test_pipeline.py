@@ -197,6 +197,14 @@ def test_a_story_has_words_and_pictures_in_turn(uni):
     assert again.image.tobytes() == story.pages[1].image.image.tobytes()
 
 
+def test_codes_among_the_words_of_a_story_are_neither_told_nor_taken_for_a_picture(uni):
+    say, offset = Prompts(uni.parts.text, uni.parts.layout), uni.parts.layout.image_offset
+    words = [*[offset + 5] * 10, *uni.parts.text.encode("a red car.")]
+    story = reciting(uni, say.interleave("a story"), words).generate_interleaved("a story", seed=2, trace=True)
+    assert [(page.text, page.image) for page in story.pages] == [("a red car.", None)]
+    assert [stage.grid for stage in story.trace.stages] == [None]
+
+
 def test_the_nearest_picture_comes_first(uni):
     pictures = [noise(i) for i in range(4)]
     scores = uni.similarity(pictures, ["a star", "a fish"])
@@ -323,6 +331,10 @@ def test_a_model_that_is_not_there_is_named():
 def test_a_device_that_is_not_here_is_refused(model_directory, device):
     with pytest.raises(UnveilError, match="use cpu or auto"):
         Uni.load(model_directory, device)
+
+
+def test_any_number_of_the_one_processor_is_the_processor(model_directory):
+    assert Uni.load(model_directory, "cpu:3").device == torch.device("cpu")
 
 
 def test_a_dtype_can_be_named_and_a_wrong_one_is_refused(model_directory):

@@ -39,10 +39,14 @@ def load_picture(source: PictureInput, max_pixels: int = MAX_PIXELS) -> Image.Im
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
-    """The text chunks of a PNG, without decoding a pixel; none for other formats."""
+    """The text chunks of a PNG; none for other formats. Raises PictureError as `load_picture` does."""
     data, name = _read(path)
     picture = _open(data, name)
-    return dict(picture.text) if isinstance(picture, PngImageFile) else {}
+    _check_size(picture, name, MAX_PIXELS)
+    try:
+        return dict(picture.text) if isinstance(picture, PngImageFile) else {}
+    except Exception as error:  # chunks may stand after the pixels, which are decoded on the way to them
+        raise PictureError(f"{name}: damaged ({_reason(error)}); copy it again, or {_REMEDY}") from None
 
 
 def encode(picture: Image.Image, suffix: str, texts: Mapping[str, str]) -> bytes:
@@ -95,12 +99,7 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 def _as_rgb(picture: Image.Image, name: str, max_pixels: int, data: bytes | None = None) -> Image.Image:
     """The decoded picture; `data` is the file it comes from, if any."""
-    width, height = picture.size
-    if width < 1 or height < 1:
-        raise PictureError(f"{name}: has no pixels ({width}x{height}); give one with at least one")
-    if width * height > max_pixels:
-        limit = f"{max_pixels / 1e6:g} million pixels"
-        raise PictureError(f"{name}: {width}x{height} is more than {limit}; make it smaller")
+    _check_size(picture, name, max_pixels)
     if data is not None and (problem := _unusable(data, picture.format)):
         raise PictureError(f"{name}: {problem}; copy it again, or {_REMEDY}")
     try:
@@ -108,6 +107,16 @@ def _as_rgb(picture: Image.Image, name: str, max_pixels: int, data: bytes | None
         return _opaque(ImageOps.exif_transpose(picture))
     except Exception as error:  # the decoders raise whatever damaged pixels lead to
         raise PictureError(f"{name}: damaged ({_reason(error)}); copy it again, or {_REMEDY}") from None
+
+
+def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
+    """Raise PictureError for a picture without pixels or with too many."""
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise PictureError(f"{name}: has no pixels ({width}x{height}); give one with at least one")
+    if width * height > max_pixels:
+        limit = f"{max_pixels / 1e6:g} million pixels"
+        raise PictureError(f"{name}: {width}x{height} is more than {limit}; make it smaller")
 
 
 def _unusable(data: bytes, kind: str | None) -> str | None:

@@ -8,6 +8,8 @@ from torch import nn
 
 from unveil.config import ModelConfig, dump, load_preset, read
 from unveil.config.run import DecoderTask, RetrievalTask, RunConfig, TokenizerTask, VaeTask
+from unveil.errors import WeightsError
+from unveil.files import make_directory, write_atomic
 from unveil.model.backbone import Backbone
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
@@ -21,9 +23,9 @@ from unveil.training.objectives.vae import VaeObjective
 from unveil.training.report import plot_log
 from unveil.training.vocabulary import corpus
 from unveil.vocab.text import Text
-from unveil.weights.names import PART_FILES, TOKENIZER_FILE
+from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
 from unveil.weights.read import load_part
-from unveil.weights.save import save_part
+from unveil.weights.save import save_part, write_files
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,15 +37,17 @@ def start(path: Path) -> bool:
     """
     run = read(RunConfig, path)
     model = load_preset(run.preset)
-    run.parts.mkdir(parents=True, exist_ok=True)
-    (run.parts / "config.yaml").write_text(dump(model), encoding="utf-8")
+    make_directory(run.parts)
+    write_atomic(run.parts / CONFIG_FILE, dump(model).encode())
 
     def ship(parts: dict[str, nn.Module]) -> None:
         for name, module in parts.items():
             save_part(module, run.parts / PART_FILES[name])
 
     complete = train(run, build_objective(run, model), ship)
-    plot_log(run.directory / "log.jsonl", run.directory / "curves.png")
+    log = run.directory / "log.jsonl"
+    if log.stat().st_size:  # a run stopped before its first line has no curves
+        plot_log(log, run.directory / "curves.png")
     return complete
 
 
@@ -52,7 +56,9 @@ def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
     task, text = run.task, _text(run)
     generator = torch.Generator().manual_seed(run.seed)
     if isinstance(task, VaeTask):
-        return VaeObjective(model, task, run.seed)
+        objective = VaeObjective(model, task, run.seed)
+        _continued(run, "vae", objective.module)
+        return objective
     if isinstance(task, TokenizerTask):
         return TokenizerObjective(model, task, text, run.seed)
     tokenizer = ImageTokenizer(model.image_tokenizer)
@@ -89,12 +95,15 @@ def _continued(run: RunConfig, part: str, module: M) -> M:
 
 def _fetch(run: RunConfig, part: str, module: nn.Module) -> None:
     """Weights of a finished part. Raises WeightsError naming the file when an earlier stage has not run."""
-    load_part(module, run.parts / PART_FILES[part])
+    file = run.parts / PART_FILES[part]
+    if not file.exists():
+        raise WeightsError(f"{file}: missing; run the stage that trains it first")
+    load_part(module, file)
 
 
 def _text(run: RunConfig) -> Text:
     """The text tokenizer in the parts directory; trained now if this is the first run there."""
     file = run.parts / TOKENIZER_FILE
     if not file.exists():
-        Text.train(corpus()).save(file)
+        write_files(run.parts, {TOKENIZER_FILE: Text.train(corpus()).save}, needed=0)
     return Text.load(file)

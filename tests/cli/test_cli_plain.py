@@ -131,7 +131,7 @@ def test_eval_refuses_no_items(refused):
 
 
 def test_ctrl_c_leaves_with_130_and_no_traceback(model_directory, tmp_path):
-    code = "import sys, unveil.cli; unveil.cli.main(sys.argv[1:])"
+    code = "import sys, unveil.cli, unveil.pipeline; print('ready', file=sys.stderr); unveil.cli.main(sys.argv[1:])"
     arguments = ["generate", "a star", "-o", str(tmp_path / "a.png"), "--steps", "9999", "--solver-steps", "9999"]
     child = subprocess.Popen(
         [sys.executable, "-c", code, *arguments, "--model", str(model_directory)],
@@ -139,7 +139,8 @@ def test_ctrl_c_leaves_with_130_and_no_traceback(model_directory, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(0.7)  # anywhere: in imports, loading or drawing
+    assert child.stderr is not None and child.stderr.readline() == "ready\n"
+    time.sleep(0.3)  # anywhere: in loading or drawing
     os.kill(child.pid, signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130 and out == "" and "Traceback" not in err
@@ -169,3 +170,15 @@ def test_eval_prints_the_scores_of_the_model(unveil, model_directory, uni):
     names = {"ceiling", "t2i_one", "t2i_two", "vqa", "vqa_blind", "caption_f1", "edit_done", "edit_kept"}
     assert result["scores"].keys() == names | {"retrieval_r1"}
     assert all(0 <= value <= 1 for value in result["scores"].values())
+
+
+@pytest.mark.parametrize("arguments", [(), ("config",), ("eval",)])
+def test_a_bare_group_shows_its_help_in_lines_on_stderr(unveil, arguments):
+    outcome = unveil(*arguments)
+    assert outcome.code == 2 and outcome.out == "" and "\n" in outcome.err.strip()
+    assert outcome.err.startswith("Usage: ")
+
+
+def test_a_name_too_long_for_the_system_is_named(refused, tmp_path):
+    for arguments in (("config", "show", "n" * 300), ("generate", "a", "-o", tmp_path / ("n" * 300 + ".png"))):
+        assert "nnn" in refused(*arguments) and "File name too long" in refused(*arguments)

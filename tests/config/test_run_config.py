@@ -1,13 +1,15 @@
 """A training run's file: typos name the nearest field, values are checked, recipes are valid."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from unveil.config import dump, parse, read, validate
-from unveil.config.run import BackboneTask, RunConfig
+from unveil.config.run import BackboneTask, RowTask, RunConfig
 from unveil.errors import ConfigError
+from unveil.training.rows import TASKS
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -73,3 +75,32 @@ def test_the_objective_chooses_the_task() -> None:
 def test_an_impossible_value_names_its_field(change: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         validate(RunConfig, GOOD | change, "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ({"objective": "backbone", "rows": {"genrate": 4}}, "genrate"),
+        ({"objective": "backbone", "rows": {"generate": 0}}, "rows.generate"),
+        ({"objective": "backbone", "rows": {}}, "rows"),
+        ({"objective": "backbone", "rows": {"edit": 1}, "rates": [0.9, 0.1]}, "a low and a high one"),
+        ({"objective": "backbone", "rows": {"edit": 1}, "rates": [0.0, 0.0]}, "above 0"),
+        ({"objective": "backbone", "rows": {"edit": 1}, "rates": [-1.0, 1.0]}, "rates"),
+        ({"objective": "vae", "batch": 1, "crop": 0}, "crop"),
+        ({"objective": "vae", "batch": 1, "crop": 13}, "crop"),
+        ({"objective": "decoder", "batch": 1, "time_shift": 0.0}, "time_shift"),
+    ],
+)
+def test_a_task_that_could_not_train_is_refused_when_it_is_read(task: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        validate(RunConfig, GOOD | {"task": task}, "r.yaml")
+
+
+def test_the_tasks_of_rows_are_those_that_training_knows() -> None:
+    assert set(get_args(RowTask)) == set(TASKS)
+
+
+def test_an_image_tokenizer_cannot_start_from_parts() -> None:
+    task = {"objective": "image_tokenizer", "dense": 1, "captioned": 2}
+    with pytest.raises(ConfigError, match="cannot start from parts"):
+        validate(RunConfig, GOOD | {"task": task, "start": "parts"}, "r.yaml")

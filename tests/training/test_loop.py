@@ -12,7 +12,7 @@ from torch import nn
 
 from unveil.config import ModelConfig
 from unveil.config.run import BackboneTask, RunConfig, VaeTask
-from unveil.errors import TrainingError
+from unveil.errors import TrainingError, WeightsError
 from unveil.model.backbone import Backbone
 from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.training import loop
@@ -21,6 +21,7 @@ from unveil.training.loop import Objective, train
 from unveil.training.objectives.backbone import BackboneObjective
 from unveil.training.objectives.vae import VaeObjective
 from unveil.vocab.text import Text
+from unveil.weights.save import save_part
 
 Settings = Callable[..., RunConfig]
 
@@ -222,3 +223,61 @@ def test_a_complete_run_started_again_does_nothing(line: type, settings: Setting
     assert train(run, line(on_step=lambda step: pytest.fail("a train step")), no_ship)
     assert_equal(newest(run), before)
     assert len(log(run)) == run.steps
+
+
+def test_a_run_that_goes_on_takes_the_samples_after_those_of_the_first(line: type, settings: Settings) -> None:
+    seen: list[int] = []
+    train(settings(steps=3, samples_from=500), line(on_step=seen.append), no_ship)
+    assert seen == [500, 501, 502]
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_step_and_no_line_of_the_log(
+    line: type, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def room(step: int) -> None:
+        if step in (3, 6):  # a file may not grow beyond 100 bytes, then it may again
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]) if step == 3 else limits)
+
+    def ship(parts: dict[str, nn.Module]) -> None:
+        save_part(parts["line"], tmp_path / "parts" / "line.safetensors")
+
+    whole, tight = (settings(checkpoint_every=2, directory=tmp_path / name) for name in ("whole", "tight"))
+    train(whole, line(), ship)
+    capsys.readouterr()
+    try:
+        assert train(tight, line(on_step=room), ship)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert said.count("tried again at the next checkpoint") == 4 and "log.jsonl: not written" in said
+    assert_equal(newest(tight), newest(whole))
+    assert log(tight) == log(whole)
+
+
+def test_a_run_whose_last_parts_could_not_be_written_writes_them_when_started_again(
+    line: type, settings: Settings
+) -> None:
+    def full(parts: dict[str, nn.Module]) -> None:
+        raise WeightsError("not enough space")
+
+    run, shipped = settings(), dict[str, nn.Module]()
+    with pytest.raises(WeightsError, match="not enough space"):
+        train(run, line(), full)
+    assert train(run, line(), shipped.update)
+    saved = newest(run)
+    assert saved.step == run.steps
+    assert all(torch.equal(v, saved.average[k]) for k, v in shipped["line"].state_dict().items())
+
+
+def test_a_changed_recipe_is_told_on_resuming(
+    line: type, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(settings(directory=tmp_path), line(), no_ship)
+    steps = settings(directory=tmp_path).steps
+    train(settings(directory=tmp_path, steps=steps + 1), line(), no_ship)
+    assert f"goes on from step {steps} of {steps + 1}; the recipe has changed since\n" in capsys.readouterr().err
+    train(settings(directory=tmp_path, steps=steps + 1), line(), no_ship)
+    assert "changed" not in capsys.readouterr().err

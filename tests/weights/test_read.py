@@ -177,13 +177,19 @@ def test_a_missing_part_is_named_with_its_size(directory: Path) -> None:
         load(directory)
 
 
-def test_a_flipped_bit_passes_a_plain_load_and_fails_a_verified_one(directory: Path) -> None:
+def test_a_flipped_bit_is_found_in_a_small_model_and_in_a_large_one_on_request(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = directory / "backbone.safetensors"
     raw = bytearray(file.read_bytes())
     raw[-3] ^= 1
     file.write_bytes(raw)
+    damaged = r"backbone.safetensors: damaged, expected crc32 \w{8}, found \w{8}"
+    with pytest.raises(WeightsError, match=damaged):
+        load(directory)
+    monkeypatch.setattr("unveil.weights.read._QUICK", 0)
     load(directory)
-    with pytest.raises(WeightsError, match=r"backbone.safetensors: damaged, expected crc32 \w{8}, found \w{8}"):
+    with pytest.raises(WeightsError, match=damaged):
         load(directory, verify=True)
 
 

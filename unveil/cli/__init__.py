@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         note("interrupted")
         code = 130
     except OSError as error:
-        note(f"unveil: the output cannot be written ({error.strerror or error}); free some space")
+        where = "the output" if error.filename is None else error.filename
+        note(f"unveil: {where}: {error.strerror or error}; check the name, your rights and the free space")
         code = 2
     sys.exit(code)
 
@@ -38,6 +39,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except UnveilError as error:
         return _fail(str(error))
     except UsageProblem as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help, in many lines
+            note(error.format_message())
+            return 2
         return _fail(f"{error.format_message()} (unveil --help shows what there is)")
     except Abort:
         raise KeyboardInterrupt from None

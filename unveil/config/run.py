@@ -1,11 +1,14 @@
 """One training run as a value: what a file in `recipes/` holds."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unveil.config.tree import Config
+
+Share = Annotated[float, Field(ge=0, le=1)]
+RowTask = Literal["generate", "understand", "edit", "think", "interleave"]
 
 
 class OptimConfig(Config):
@@ -49,7 +52,7 @@ class VaeTask(Config):
 
     objective: Literal["vae"]
     batch: int = Field(ge=1)
-    crop: int = 64  # pixels; the network is convolutional, dense crops teach faster than whole pictures
+    crop: int = Field(64, ge=8, multiple_of=8)  # pixels; dense crops teach faster than whole pictures
     kl_weight: float = 1e-6
 
 
@@ -59,18 +62,18 @@ class DecoderTask(Config):
     objective: Literal["decoder"]
     batch: int = Field(ge=1)
     drop_condition: float = Field(0.1, ge=0, le=1)
-    time_shift: float = 1.0  # alpha of t / (t + alpha (1 - t)); 1 is none
+    time_shift: float = Field(1.0, gt=0)  # alpha of t / (t + alpha (1 - t)); 1 is none
 
 
 class BackboneTask(Config):
     """Block diffusion on a mixture of tasks; each train step has one batch of rows per task."""
 
     objective: Literal["backbone"]
-    rows: dict[str, int]  # task name -> rows a train step
+    rows: dict[RowTask, Annotated[int, Field(ge=1)]] = Field(min_length=1)  # rows of each task a train step
     questions: int = Field(5, ge=1)  # questions that share one picture
     copies: int = Field(2, ge=1, le=2)  # noised copies per row; 2 are complementary masks
     drop_prompt: float = Field(0.1, ge=0, le=1)
-    rates: tuple[float, float] = (0.0, 1.0)
+    rates: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest share of a block that is masked
     weighting: Literal["mean", "elbo", "mtrs"] = "mean"
     rarity: float = Field(0.0, ge=0, le=1)  # at first a token counts (its count in the batch) ** -rarity
     rarity_steps: int = Field(0, ge=0)  # train steps over which `rarity` fades, until every token counts the same
@@ -78,6 +81,12 @@ class BackboneTask(Config):
     balance: float = Field(0.001, ge=0)  # step of the router bias
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
     head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> Self:
+        if not self.rates[0] <= self.rates[1] or self.rates[1] == 0:
+            raise ValueError(f"rates must be a low and a high one, the high one above 0, not {self.rates}")
+        return self
 
 
 Task = Annotated[TokenizerTask | RetrievalTask | VaeTask | DecoderTask | BackboneTask, Field(discriminator="objective")]
@@ -94,8 +103,15 @@ class RunConfig(Config):
     optim: OptimConfig
     parts: Path
     start: Literal["scratch", "parts"] = "scratch"  # "parts": begin from the weights of this part in `parts`
+    samples_from: int = Field(0, ge=0)  # the train step whose samples (and `rarity`) come first, for going on
     directory: Path  # checkpoints and log of this run
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(20, ge=1)
     keep: int = Field(2, ge=1)
     threads: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.start == "parts" and isinstance(self.task, TokenizerTask):
+            raise ValueError("an image tokenizer cannot start from parts, its training heads are not kept; use scratch")
+        return self

@@ -117,12 +117,13 @@ class SamplingConfig(Config):
     steps: int  # denoise steps per block
     guidance: float
     rescale: float = 0.7
-    threshold: float = 0.95
+    threshold: float = 0.95  # codes surer than this do not wait for their turn; 1 leaves all to the quota
     whole_blocks: bool = True  # fill the last block of a picture to its end, as the official model was trained to
     temperature: float = 0.0
     edit_text_guidance: float = 4.0
     edit_image_guidance: float = 0.0
     text_steps: int = 32
+    text_threshold: float = 0.95
     text_tokens: int = 2048
     thinking_tokens: int = 4096
     solver_steps: int = 50

@@ -10,7 +10,7 @@ from unveil.diffusion.guidance import Guidance
 from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
-from unveil.sampling import Plan, generate_codes, generate_text, think
+from unveil.sampling import generate_codes, generate_text, think
 from unveil.sampling.render import render
 from unveil.shapes import Int, Tensor
 from unveil.trace import Stage, picture_stage, word_stage
@@ -81,7 +81,7 @@ def planned(
         for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
             stages = (_words(parts, watch, row, len(plan.words)),) if watch.keep and plan.words else ()
             nothing = say.think_unconditional(*settings.grid)
-            out[i] = Drawing(plan.prefix, (nothing,), _say(parts, plan), stages)
+            out[i] = Drawing(plan.prefix, (nothing,), spoken(parts, plan.words), stages)
     return [out[i] for i in range(len(prompts))]
 
 
@@ -189,9 +189,10 @@ def shower(parts: Parts) -> Callable[[int], str]:
     return lambda token: parts.text.decode([token], skip_special=False)
 
 
+def spoken(parts: Parts, ids: Sequence[int]) -> str:
+    """The words among the ids: where a picture may begin, a model that is unsure puts codes between them."""
+    return parts.text.decode([i for i in ids if i < parts.layout.image_offset]).strip()
+
+
 def _words(parts: Parts, watch: Watch, row: int, length: int) -> Stage:
     return word_stage(watch.events, row, parts.layout.mask, length, shower(parts))
-
-
-def _say(parts: Parts, plan: Plan) -> str:
-    return parts.text.decode(plan.words).strip()

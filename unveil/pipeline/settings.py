@@ -71,7 +71,7 @@ class TextSettings:
         _known(options, TextOptions.__annotations__)
         return cls(
             steps=_or(options.get("num_inference_steps"), default.text_steps),
-            threshold=_or(options.get("threshold"), default.threshold),
+            threshold=_or(options.get("threshold"), default.text_threshold),
             temperature=_or(options.get("temperature"), default.temperature),
             top_k=options.get("top_k"),
             top_p=options.get("top_p"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from unveil.pipeline.draw import render_codes, shower
+from unveil.pipeline.draw import render_codes, shower, spoken
 from unveil.pipeline.inputs import check_room, device_of
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
@@ -51,7 +51,7 @@ def tell(
     ):
         match part:
             case Words(ids):
-                text = parts.text.decode(ids).strip()
+                text = spoken(parts, ids)
             case Picture(codes):
                 image = render_codes(parts, codes[None], [streams.noise], settings, watch)[0]
                 frames.append(Frame(text, codes, image))
@@ -61,12 +61,12 @@ def tell(
 
 
 def _stages(parts: Parts, events: list[StepEvent], frames: list[Frame]) -> tuple[Stage, ...]:
-    """One stage for each canvas; whether it held words or a picture shows in its tokens."""
+    """One stage for each canvas: words and pictures take turns, words first."""
     layout, show = parts.layout, shower(parts)
     pictures = iter([f for f in frames if f.codes is not None and f.image is not None])
     stages = list[Stage]()
-    for run in runs(events):
-        if bool(layout.is_image(run[0].ids[run[0].committed]).all()):
+    for number, run in enumerate(runs(events)):
+        if number % 2:
             frame = next(pictures)
             assert frame.codes is not None and frame.image is not None
             h, w = frame.codes.shape

@@ -126,7 +126,7 @@ def read_plan(
     last start-of-image on is replaced by `header`. `official` keeps the model's header, whatever it says.
     """
     if not new or new[-1] != layout.boi:
-        raise GenerationError("the plan never began its picture; allow more thinking tokens, or go without thinking")
+        raise GenerationError("the plan never began its picture; try another seed, or go without thinking")
     starts = [i for i, token in enumerate(new) if token == layout.soi]
     words = list(new[: starts[-1] if starts else -1])
     return Plan(words, [*prompt, *new] if official else [*prompt, *words, *header])

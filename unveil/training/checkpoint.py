@@ -44,7 +44,7 @@ class Snapshot:
     weights: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
-    run: str  # the run's configuration as YAML, to see that it is the same run
+    run: str  # the run's configuration as YAML; resuming says when it has changed
 
 
 def save_checkpoint(directory: Path, snapshot: Snapshot, keep: int) -> Path:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from unveil.config import dump
 from unveil.config.run import RunConfig
-from unveil.errors import DivergenceError, TrainingError
+from unveil.errors import DivergenceError, TrainingError, UnveilError
 from unveil.training.checkpoint import (
     Snapshot,
     newest_checkpoint,
@@ -64,11 +64,14 @@ def train(run: RunConfig, objective: Objective, ship: Ship) -> bool:
             numbers = train_step(run, objective, optimizer, step)
             update_average(average, objective.module, run.optim.average, step)
             log.write(step, run, numbers)
-            done = step + 1
-            if done % run.checkpoint_every == 0 or done == run.steps or stopped():
-                _save(run, objective.module, optimizer, average, done)
-                _ship(objective, average, ship)
-            if stopped():
+            done, stop = step + 1, stopped()
+            last = stop or done == run.steps
+            if last or done % run.checkpoint_every == 0:
+                with _survived(last):  # before the checkpoint: a run that is complete has shipped
+                    _ship(objective, average, ship)
+                with _survived(last):
+                    _save(run, objective.module, optimizer, average, done)
+            if stop:
                 print(f"{run.name}: stopped at step {done}; the same command goes on from there", file=sys.stderr)
                 return done == run.steps
     return True
@@ -81,7 +84,7 @@ def train_step(run: RunConfig, objective: Objective, optimizer: torch.optim.Opti
     set_rate(optimizer, rate)
     optimizer.zero_grad(set_to_none=True)
     numbers: dict[str, float] = {"lr": rate}
-    for loss, logged in objective.losses(step, generator):
+    for loss, logged in objective.losses(run.samples_from + step, generator):
         loss.backward()
         numbers |= logged
         numbers["loss"] = numbers.get("loss", 0.0) + float(loss.detach())
@@ -110,27 +113,33 @@ def _resume(
         raise TrainingError(f"{run.directory}: {found}; use a new directory") from None
     for name, value in snapshot.average.items():
         average[name].copy_(value)
-    print(f"{run.name}: goes on from step {snapshot.step} of {run.steps}", file=sys.stderr)
+    changed = "; the recipe has changed since" if snapshot.run != dump(run) else ""
+    print(f"{run.name}: goes on from step {snapshot.step} of {run.steps}{changed}", file=sys.stderr)
     return snapshot.step
 
 
 def _save(
     run: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor], step: int
 ) -> None:
-    """A checkpoint; a full disk is reported and training goes on with the older one intact, except at the end."""
     snapshot = Snapshot(step, module.state_dict(), average, optimizer_tensors(optimizer), dump(run))
-    try:
-        save_checkpoint(run.directory, snapshot, run.keep)
-    except TrainingError as error:
-        if step == run.steps:
-            raise
-        print(f"{error}; tried again at the next checkpoint", file=sys.stderr)
+    save_checkpoint(run.directory, snapshot, run.keep)
 
 
 def _ship(objective: Objective, average: dict[str, torch.Tensor], ship: Ship) -> None:
     averaged = copy.deepcopy(objective.module)
     averaged.load_state_dict(average)
     ship(objective.parts(averaged))
+
+
+@contextmanager
+def _survived(last: bool) -> Iterator[None]:
+    """While inside, a full disk is reported and training goes on with the older files intact, except at the end."""
+    try:
+        yield
+    except UnveilError as error:
+        if last:
+            raise
+        print(f"{error}; tried again at the next checkpoint", file=sys.stderr)
 
 
 @contextmanager
@@ -154,14 +163,15 @@ class _Log:
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(kept), encoding="utf-8")
         os.replace(aside, path)  # a kill now loses no line
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
         self._start, self._first = time.monotonic(), first
 
     def __enter__(self) -> "_Log":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def write(self, step: int, run: RunConfig, numbers: dict[str, float]) -> None:
         """One line to the file and to stderr."""
@@ -169,8 +179,11 @@ class _Log:
             return
         seconds = (time.monotonic() - self._start) / (step + 1 - self._first)
         line = {"step": step + 1, **{k: round(v, 6) for k, v in numbers.items()}, "step_seconds": round(seconds, 4)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:  # it stays in the buffer for the next try
+            print(f"{self._path}: not written ({error.strerror}); tried again with the next line", file=sys.stderr)
         shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
         left = seconds * (run.steps - step - 1)
         speed = f"{seconds:.3g} s/step  {left / 60:.0f} min left"

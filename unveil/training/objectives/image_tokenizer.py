@@ -61,10 +61,19 @@ class TokenizerObjective:
         )
         _, perplexity = usage(quantized.codes, self.config.codes)
         self._wrong = ((words > 0) != (truth > 0)).any(-1).float()
-        yield loss, numbers(
-            pixels=pixel_loss, words=word_loss, contrast=contrast, commitment=commitment,
-            words_exact=1 - self._wrong.mean(), use=(net.counts > 0.01).float().mean(), perplexity=perplexity, same=same_code_share(quantized.codes),
-        )  # fmt: skip
+        yield (
+            loss,
+            numbers(
+                pixels=pixel_loss,
+                words=word_loss,
+                contrast=contrast,
+                commitment=commitment,
+                words_exact=1 - self._wrong.mean(),
+                use=(net.counts > 0.01).float().mean(),
+                perplexity=perplexity,
+                same=same_code_share(quantized.codes),
+            ),
+        )
 
     @torch.no_grad()
     def after(self, step: int, steps: int, generator: torch.Generator) -> None:

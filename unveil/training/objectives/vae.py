@@ -8,6 +8,7 @@ from torch import nn
 
 from unveil.config import ModelConfig
 from unveil.config.run import VaeTask
+from unveil.errors import TrainingError
 from unveil.model.image_decoder import build_vae
 from unveil.scenes.sample import generator as chance
 from unveil.training.data import crops, dense_scenes, numbers, pictures
@@ -18,6 +19,8 @@ class VaeObjective:
 
     def __init__(self, model: ModelConfig, task: VaeTask, seed: int) -> None:
         self.task, self.side = task, model.sampling.grid[0] * model.picture_scale
+        if task.crop > self.side:
+            raise TrainingError(f"task.crop: {task.crop} pixels do not fit into {self.side}; make it smaller")
         with torch.random.fork_rng(devices=[]):  # diffusers initialises from the global stream
             torch.manual_seed(seed)
             self.module = build_vae(model.vae)
