@@ -38,12 +38,12 @@ def test_pictures_survive_tokenizer_and_decoder(shipped):
 
 
 def test_one_object_is_drawn_as_asked(shipped):
-    assert share(play.generate(shipped, "t2i_one", 12, "test", unheard)) >= BAR_ONE
+    assert share(play.generate(shipped, "t2i_one", 12, "test", unheard)) >= 0.5
 
 
 def test_questions_are_answered_better_than_blindly(shipped):
     seen, blind = (share(play.ask(shipped, 24, "test", unheard, blind=blind)) for blind in (False, True))
-    assert seen >= blind + BAR_SEEN
+    assert seen >= blind + 0.1
 
 
 def test_text_finds_its_picture(shipped):

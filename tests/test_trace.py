@@ -123,3 +123,9 @@ def test_the_suffix_chooses_the_kind(stage, tmp_path):
     trace = Trace("t", (stage,))
     assert encode(trace, tmp_path / "a.GIF").startswith(b"GIF89a")
     assert encode(trace, tmp_path / "a.html").startswith(b"<!doctype html>")
+
+
+def test_a_block_beyond_the_written_words_is_left_out():
+    made = word_stage(EVENTS, 0, MASK, 1, str)
+    assert made.labels == ("10",) and [step.first for step in made.steps] == [0]
+    assert [[cell.token for cell in moment] for moment in made.moments()] == [[None], [10]]

@@ -193,7 +193,7 @@ def test_a_plan_without_a_picture_is_an_error(golden, model):
     with pytest.raises(GenerationError, match="thinking"):
         think(backbone, [prompt], layout, header=[], tokens=params["gen_length"], policy=policy)
     with pytest.raises(GenerationError, match="thinking"):
-        read_plan(prompt, expected[len(prompt) :], [], layout)
+        read_plan(prompt, expected[len(prompt) :], [], layout, official=True)
 
 
 def test_quotas_are_the_official_ones(golden):

@@ -73,11 +73,18 @@ def test_officially_a_plan_keeps_the_header_it_chose(layout):
     assert read_plan([1, 2], [7, *chosen], [0], layout, official=True).prefix == [1, 2, 7, *chosen]
 
 
-@pytest.mark.parametrize("ending", [[], ["pad"]])
-def test_a_plan_that_never_begins_its_picture_is_an_error(recite, layout, ending):
+@pytest.mark.parametrize(("ending", "words"), [([], [7, 8, 5, 5]), (["pad"], [7, 8])])
+def test_a_plan_that_never_begins_its_picture_is_followed_by_the_header(recite, layout, ending, words):
     script = [0, 0, 7, 8, *(getattr(layout, name) for name in ending), *[5] * 10]
+    (plan,) = think(recite(script), [[1, 2]], layout, header=[3, 4], tokens=4, policy=POLICY)
+    assert plan.words == words and plan.prefix == [1, 2, *words, 3, 4]
     with pytest.raises(GenerationError, match="never began"):
-        think(recite(script), [[1, 2]], layout, header=[], tokens=4, policy=POLICY)
+        read_plan([1, 2], [7, 8], [3, 4], layout, official=True)
+
+
+def test_a_plan_without_words_is_an_error(recite, layout):
+    with pytest.raises(GenerationError, match="never began"):
+        think(recite([layout.pad] * 10), [[1, 2]], layout, header=[3, 4], tokens=4, policy=POLICY)
 
 
 def test_results_live_on_the_cpu_as_whole_numbers(backbone, layout):

@@ -72,7 +72,7 @@ class TextSettings:
         return cls(
             steps=_or(options.get("num_inference_steps"), default.text_steps),
             threshold=_or(options.get("threshold"), default.text_threshold),
-            temperature=_or(options.get("temperature"), default.temperature),
+            temperature=_or(options.get("temperature"), default.text_temperature),
             top_k=options.get("top_k"),
             top_p=options.get("top_p"),
             tokens=_or(options.get("max_tokens"), _or(tokens, default.text_tokens)),
@@ -164,9 +164,8 @@ class PictureSettings:
         return asdict(self)
 
     def words(self, config: ModelConfig, tokens: int) -> TextSettings:
-        """How the words around such a picture are written: drawn as it is, in the model's own number of steps."""
-        options: TextOptions = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
-        return TextSettings.of(config, options, tokens)
+        """How the words around such a picture are written: as the model writes by default, whatever the picture asks."""
+        return TextSettings.of(config, {}, tokens)
 
     @property
     def grid(self) -> tuple[int, int]:

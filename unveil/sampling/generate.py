@@ -100,7 +100,7 @@ def think(
     """A plan in words for each prompt, and the prefix that ends with `header` for `generate_codes` to go on from.
 
     Ends at the first begin-of-image; what the official code writes after it is thrown away there. Raises
-    GenerationError when a plan never comes to its picture (spec backbone 5.5).
+    GenerationError when there is no plan (officially: no begin-of-image; spec backbone 5.5).
     """
     stop = Stop((layout.pad, layout.boi))
     rows = generate_text(
@@ -123,10 +123,14 @@ def read_plan(
     """The plan in the ids written after a thinking prompt.
 
     The model writes the header itself and may choose another grid than the one asked for: what it wrote from its
-    last start-of-image on is replaced by `header`. `official` keeps the model's header, whatever it says.
+    last start-of-image on is replaced by `header`. A plan that ends without announcing its picture is followed by
+    `header` all the same, unless it has no words. `official` keeps the model's header, whatever it says, and has none
+    to offer when the model wrote none.
     """
-    if not new or new[-1] != layout.boi:
-        raise GenerationError("the plan never began its picture; try another seed, or go without thinking")
+    begun = bool(new) and new[-1] == layout.boi
     starts = [i for i, token in enumerate(new) if token == layout.soi]
-    words = list(new[: starts[-1] if starts else -1])
+    words = list(new[: starts[-1]] if starts else new[:-1] if begun else new)
+    words = [token for token in words if token != layout.pad]
+    if not begun and (official or not words):
+        raise GenerationError("the plan never began its picture; try another seed, or go without thinking")
     return Plan(words, [*prompt, *new] if official else [*prompt, *words, *header])

@@ -105,7 +105,7 @@ def _steps(events: Sequence[StepEvent], row: int, mask: int, length: int) -> tup
         skip = max(event.prefix - event.start, 0)
         first = event.start + skip - event.prefix
         columns = (event.ids[row], event.confidence[row], event.committed[row])
-        ids, sure, fresh = (column[skip : skip + length - first].tolist() for column in columns)
+        ids, sure, fresh = (column[skip : skip + max(length - first, 0)].tolist() for column in columns)
         cells = tuple(Cell(None if i == mask else i, s, f) for i, s, f in zip(ids, sure, fresh, strict=True))
         if any(cell.fresh for cell in cells):
             steps.append(Step(event.block, event.step, first, cells))
