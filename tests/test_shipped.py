@@ -1,6 +1,6 @@
 """The weights in the package do what they were trained for, on the first few held-out items of some scores.
 
-`unveil eval scenes` measures properly; here a wrong file, a broken loader or a broken sampler must show. The bars lie well
+`unveil eval scenes` measures properly; here a wrong file, a broken loader or a broken sampler must show. The bars lie
 below what was measured and far above the floors.
 """
 

@@ -164,7 +164,7 @@ class PictureSettings:
         return asdict(self)
 
     def words(self, config: ModelConfig, tokens: int) -> TextSettings:
-        """How the words around such a picture are written: as the model writes by default, whatever the picture asks."""
+        """How the words around such a picture are written: by the model's defaults, whatever the picture asks."""
         return TextSettings.of(config, {}, tokens)
 
     @property
