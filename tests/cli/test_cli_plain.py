@@ -138,6 +138,7 @@ def test_ctrl_c_leaves_with_130_and_no_traceback(model_directory, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     assert child.stderr is not None and child.stderr.readline() == "ready\n"
     time.sleep(0.3)  # anywhere: in loading or drawing
