@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything in README.md and docs/ that depends on the shipped weights: scores, failures, pictures.
-# About a quarter of an hour on two CPU cores.
+# The argument is the number of held-out items a score.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p docs/pictures
