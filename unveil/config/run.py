@@ -12,7 +12,7 @@ RowTask = Literal["generate", "understand", "edit", "think", "interleave"]
 
 
 class OptimConfig(Config):
-    """AdamW with linear warm-up, a constant stretch, and a linear decay to zero over the last part."""
+    """AdamW or Muon with linear warm-up, a constant stretch, and a linear decay to zero over the last part."""
 
     lr: float = Field(gt=0)
     warmup: int = Field(100, ge=0)  # train steps
@@ -21,6 +21,8 @@ class OptimConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
     slow: dict[str, float] = {}  # parameters whose name holds the key learn at this multiple of the rate
+    orthogonal: float | None = Field(None, gt=0)  # matrices in layers take Muon's steps at this multiple of the rate
+    momentum: float = Field(0.95, ge=0, lt=1)  # of those steps
     average: float = Field(0.999, ge=0, lt=1)  # decay of the running mean of the weights, which is what ships
 
 
@@ -79,6 +81,8 @@ class BackboneTask(Config):
     rarity_steps: int = Field(0, ge=0)  # train steps over which `rarity` fades, until every token counts the same
     end_weight: float = Field(0.1, ge=0, le=1)  # padding (EOS) after a response, relative to its words
     balance: float = Field(0.001, ge=0)  # step of the router bias
+    place_weight: float = Field(0.0, ge=0)  # of an auxiliary loss: each code must know its row and column
+    place_layers: int = Field(2, ge=1)  # after this many layers
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
     head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
 

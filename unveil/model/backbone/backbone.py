@@ -60,6 +60,7 @@ class Backbone(nn.Module):
         at: Int[Tensor, "N 2"] | slice | None = None,
         *,
         loads: list[Int[Tensor, " E"]] | None = None,
+        trail: list[Float[Tensor, "B L D"]] | None = None,
     ) -> Float[Tensor, "B L V"] | Float[Tensor, "N V"]:
         """Logits in float32; the arguments are those of `hidden`.
 
@@ -67,7 +68,7 @@ class Backbone(nn.Module):
         (the masked positions, when training). The head is the widest product in the model, so it should not run
         where nobody reads it.
         """
-        states, _ = self.hidden(ids, positions, visible, past, loads=loads)
+        states, _ = self.hidden(ids, positions, visible, past, loads=loads, trail=trail)
         if isinstance(at, slice):
             states = states[:, at]  # (B, n, D)
         elif at is not None:
@@ -83,12 +84,14 @@ class Backbone(nn.Module):
         past: Past | None = None,
         *,
         loads: list[Int[Tensor, " E"]] | None = None,
+        trail: list[Float[Tensor, "B L D"]] | None = None,
     ) -> tuple[Float[Tensor, "B L D"], Past]:
         """Final normed states, and the keys and values of prefix plus this call.
 
         tokens: ids, or their embeddings directly. positions: one line for all rows, or one line per row.
         visible: True = may look; (L, S), (B, L, S) or (B, 1, L, S), where S counts the prefix first, then L.
         loads: when given, receives one (E) tensor per mixture layer: tokens that each expert received.
+        trail: when given, receives the states after each layer.
         """
         x = tokens if tokens.is_floating_point() else self.model.word_embeddings(tokens)
         tables = self._tables(positions, x.dtype)
@@ -97,6 +100,8 @@ class Backbone(nn.Module):
         for i, layer in enumerate(self.model.layers):
             x, pair, load = layer(x, tables, visible, past[i] if past is not None else None)
             present.append(pair)
+            if trail is not None:
+                trail.append(x)
             if loads is not None and load is not None:
                 loads.append(load)
         return self.model.norm(x), tuple(present)

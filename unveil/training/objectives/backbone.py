@@ -17,7 +17,8 @@ from unveil.scenes.scene import Scene
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.balance import balance_bias
 from unveil.training.data import numbers, pictures
-from unveil.training.packing import Packed, mask_rows, pack
+from unveil.training.packing import Packed, Row, mask_rows, pack
+from unveil.training.places import PlaceProbe, place_loss, places_of
 from unveil.training.rows import Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
@@ -30,7 +31,10 @@ class BackboneObjective:
     def __init__(
         self, model: ModelConfig, task: BackboneTask, text: Text, tokenizer: ImageTokenizer, backbone: Backbone
     ) -> None:
-        self.task, self.model, self.module = task, model, backbone
+        self.task, self.model, self.backbone = task, model, backbone
+        self.probe = PlaceProbe(model.backbone.width, model.sampling.grid)
+        self.probe.initialize(torch.Generator().manual_seed(0))
+        self.module = nn.ModuleDict({"backbone": backbone, "places": self.probe})
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
         prompts = Prompts(text, Layout.of(model.vocab, text))
@@ -43,28 +47,42 @@ class BackboneObjective:
         total = sum(self.task.rows.values())
         self._loads = []
         for name, count in self.task.rows.items():
-            packed = self.batch(name, step * count, count)
+            rows = self.rows(name, step * count, count)
+            packed = pack(rows, self.model.backbone.block_size, self.task.copies)
             masked, times = mask_rows(packed, self.task.rates, generator)
-            loss, exact = self.score(packed, masked, times, self.rarity(step))
-            yield loss * (count / total), numbers(**{name: loss, f"{name}_exact": exact})
+            trail: list[Float[Tensor, "B L D"]] = []
+            loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
+            shown = {name: loss, f"{name}_exact": exact}
+            if self.task.place_weight:
+                places = places_of(rows, packed, self.model.vocab.image_offset)
+                misplaced, shown["place_exact"] = place_loss(self.probe, trail[self.task.place_layers - 1], places)
+                loss = loss + self.task.place_weight * misplaced
+            yield loss * (count / total), numbers(**shown)
 
-    def batch(self, task: str, first: int, count: int) -> Packed:
-        """Training rows of one task, tokenized and laid out."""
+    def rows(self, task: str, first: int, count: int) -> list[Row]:
+        """Training rows of one task, their pictures tokenized."""
         raw = drafts(self.source, task, first, count)
         scenes = list(dict.fromkeys(scene for draft in raw for scene in scenes_of(draft)))
         ids = self.tokenizer.tokenize(pictures(scenes, self.side)).flatten(1) + self.model.vocab.image_offset
         codes: dict[Scene, list[int]] = dict(zip(scenes, ids.tolist(), strict=True))
-        rows = [finish(self.source, draft, codes.__getitem__) for draft in raw]
-        return pack(rows, self.model.backbone.block_size, self.task.copies)
+        return [finish(self.source, draft, codes.__getitem__) for draft in raw]
 
     def score(
-        self, packed: Packed, masked: Bool[Tensor, "B L"], times: Float[Tensor, "B L"], rarity: float = 0.0
+        self,
+        packed: Packed,
+        masked: Bool[Tensor, "B L"],
+        times: Float[Tensor, "B L"],
+        rarity: float = 0.0,
+        trail: list[Float[Tensor, "B L D"]] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Weighted cross-entropy at the masked positions, and the share of masked codes or words guessed right."""
+        """Weighted cross-entropy at the masked positions, and the share of masked codes or words guessed right.
+
+        `trail`, when given, receives the states after each layer.
+        """
         at = masked.nonzero()  # (N, 2)
         ids = packed.ids.masked_fill(masked, self.model.vocab.mask)
         loads: list[Int[Tensor, " E"]] = []
-        logits = self.module(ids, packed.positions, packed.visible, at=at, loads=loads)  # (N, V)
+        logits = self.backbone(ids, packed.positions, packed.visible, at=at, loads=loads, trail=trail)  # (N, V)
         self._loads = [a + b for a, b in zip(self._loads, loads, strict=True)] if self._loads else loads
         target = packed.ids[masked]
         loss = F.cross_entropy(logits, target, reduction="none")
@@ -100,13 +118,14 @@ class BackboneObjective:
         """Router biases follow the load."""
         if not self.task.balance:
             return
-        routers = [part for part in self.module.modules() if isinstance(part, Router)]
+        routers = [part for part in self.backbone.modules() if isinstance(part, Router)]
         for router, load in zip(routers, self._loads, strict=True):
             balance_bias(router.expert_bias, load, self.task.balance)
 
     def parts(self, averaged: nn.Module) -> dict[str, nn.Module]:
-        """The whole module."""
-        return {"backbone": averaged}
+        """The backbone; the probe has done its work."""
+        assert isinstance(averaged, nn.ModuleDict)
+        return {"backbone": averaged["backbone"]}
 
 
 @torch.no_grad()

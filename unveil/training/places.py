@@ -1,0 +1,76 @@
+"""Where am I: an auxiliary task that teaches the backbone early which row and column of its picture a code stands in.
+
+Positions are those of one long line, so a code's row and column must be counted from where its picture begins. Drawing
+and copying need them in every layer, but the codes' own loss says little about them: most of a picture is background.
+The probe is dropped after training, as the image tokenizer's training heads are.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unveil.shapes import Bool, Float, Int, Tensor
+from unveil.training.packing import Packed, Row
+
+
+class PlaceProbe(nn.Module):
+    """Two linear readings of a state: row and column."""
+
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.row, self.column = nn.Linear(width, grid[0]), nn.Linear(width, grid[1])
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Small random weights, biases zero."""
+        for head in (self.row, self.column):
+            nn.init.normal_(head.weight, std=0.02, generator=generator)
+            nn.init.zeros_(head.bias)
+
+    def forward(
+        self, states: Float[Tensor, "N D"], places: Int[Tensor, " N"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Cross-entropy of row plus column, and the share of codes with both right."""
+        states = F.rms_norm(states, states.shape[-1:])
+        rows, columns = self.row(states), self.column(states)
+        row, column = places // self.grid[1], places % self.grid[1]
+        right = (rows.argmax(-1) == row) & (columns.argmax(-1) == column)
+        return F.cross_entropy(rows, row) + F.cross_entropy(columns, column), right.float().mean()
+
+
+def places_in_line(ids: Sequence[int], offset: int) -> list[int]:
+    """For each id its index among the codes of its picture, in reading order; -1 where it is no code.
+
+    Codes are the ids from `offset` on; between two pictures there is always something else.
+    """
+    places: list[int] = []
+    for token in ids:
+        places.append((places[-1] if places else -1) + 1 if token >= offset else -1)
+    return places
+
+
+def places_of(rows: Sequence[Row], packed: Packed, offset: int) -> Int[Tensor, "B L"]:
+    """`places_in_line` for every token of a packed batch, noised copies included."""
+    lines = [
+        [places_in_line([*row.prefix, *branch.given, *branch.response], offset) for branch in row.branches]
+        for row in rows
+    ]
+    branches, length = max(map(len, lines)), max(len(line) for row in lines for line in row)
+    table = torch.full((len(rows), branches, length), -1)
+    for i, row in enumerate(lines):
+        for j, line in enumerate(row):
+            table[i, j, : len(line)] = torch.tensor(line)
+    branch = (packed.branches - 1).clamp_min(0)  # the shared prefix is that of the first branch, too
+    found = table[torch.arange(len(rows))[:, None], branch, packed.positions]
+    return found.masked_fill(packed.branches < 0, -1)
+
+
+def place_loss(
+    probe: PlaceProbe, states: Float[Tensor, "B L D"], places: Int[Tensor, "B L"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The probe's loss and exactness over all codes of a batch."""
+    here: Bool[Tensor, "B L"] = places >= 0
+    loss, exact = probe(states[here], places[here])
+    return loss, exact
