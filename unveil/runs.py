@@ -16,7 +16,7 @@ from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.training.loop import Objective, train
 from unveil.training.objectives.backbone import BackboneObjective, start_from_codebook
-from unveil.training.objectives.decoder import DecoderObjective
+from unveil.training.objectives.decoder import DecoderObjective, start_embedding
 from unveil.training.objectives.image_tokenizer import TokenizerObjective
 from unveil.training.objectives.retrieval import RetrievalObjective
 from unveil.training.objectives.vae import VaeObjective
@@ -73,6 +73,8 @@ def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
         _fetch(run, "vae", vae)
         embedding.initialize(generator)
         decoder.initialize(generator)
+        if task.initialize_codes:
+            start_embedding(embedding, tokenizer, generator)
         module = nn.ModuleDict(
             {
                 "decoder": _continued(run, "decoder", decoder),

@@ -15,10 +15,11 @@ from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.scenes.scene import Scene, Thing
 from unveil.training.loop import Objective
 from unveil.training.objectives.backbone import BackboneObjective, start_from_codebook
-from unveil.training.objectives.decoder import DecoderObjective
+from unveil.training.objectives.decoder import DecoderObjective, start_embedding
 from unveil.training.objectives.image_tokenizer import WORDS, TokenizerObjective, cell_words, window_spread
 from unveil.training.objectives.retrieval import RetrievalObjective
 from unveil.training.objectives.vae import VaeObjective
+from unveil.training.packing import pack
 from unveil.vocab.text import Text
 
 Numbers = dict[str, float]
@@ -121,10 +122,10 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_masked_with_padding_counted_l
     small: ModelConfig, text: Text, tokenizer: ImageTokenizer
 ) -> None:
     objective = backbone_objective(small, text, tokenizer, end_weight=0.25)
-    packed = objective.batch("understand", 0, 2)
+    packed = pack(objective.rows("understand", 0, 2), small.backbone.block_size, 1)
     masked, times = packed.maskable & (packed.positions % 2 == 0), torch.full(packed.ids.shape, 0.5)
     loss, exact = objective.score(packed, masked, times)
-    logits = objective.module(packed.ids.masked_fill(masked, small.vocab.mask), packed.positions, packed.visible)
+    logits = objective.backbone(packed.ids.masked_fill(masked, small.vocab.mask), packed.positions, packed.visible)
     truth = packed.ids[masked]
     each = -logits[masked].log_softmax(-1)[torch.arange(len(truth)), truth]
     weights = torch.where(truth == small.vocab.pad, 0.25, 1.0)
@@ -164,15 +165,17 @@ def test_the_router_bias_follows_the_load_of_all_batches_of_a_step(
     for loss, _ in objective.losses(0, generator):
         sizes.append(float(loss.detach()))
     (load,) = objective._loads
-    tokens = sum(objective.batch(task, 0, 1).ids.numel() for task in ("generate", "understand"))
+    size, copies = small.backbone.block_size, objective.task.copies
+    rows = [objective.rows(task, 0, 1) for task in ("generate", "understand")]
+    tokens = sum(pack(r, size, copies).ids.numel() for r in rows)
     assert len(sizes) == 2 and int(load.sum()) == tokens * small.backbone.chosen_experts
     objective.after(0, 1, generator)
-    bias = objective.module.model.layers[1].mlp.gate.expert_bias
+    bias = objective.backbone.model.layers[1].mlp.gate.expert_bias
     assert bias.argmax() == load.argmin() and bias.argmin() == load.argmax()
     off = backbone_objective(small, text, tokenizer, balance=0.0)
     list(off.losses(0, generator))
     off.after(0, 1, generator)
-    assert off.module.model.layers[1].mlp.gate.expert_bias.abs().sum() == 0
+    assert off.backbone.model.layers[1].mlp.gate.expert_bias.abs().sum() == 0
 
 
 def test_codes_that_look_alike_start_alike(small: ModelConfig, tokenizer: ImageTokenizer) -> None:
@@ -189,6 +192,30 @@ def test_codes_that_look_alike_start_alike(small: ModelConfig, tokenizer: ImageT
         assert (unit @ unit.T - wanted).abs().mean() < 0.1
         assert abs(float(rows.detach().std()) / scale - 1) < 0.1
     assert torch.equal(backbone.model.word_embeddings.weight[:1024], text_rows)
+
+
+def test_the_code_embedding_starts_where_the_codebook_is(small: ModelConfig, tokenizer: ImageTokenizer) -> None:
+    embedding = CodeEmbedding(small)
+    start_embedding(embedding, tokenizer, torch.Generator().manual_seed(0))
+    rows = embedding.prior_token_embedding.weight
+    assert float(rows.detach().norm(dim=-1).mean()) == pytest.approx(1, abs=0.15)
+    entries = tokenizer.quantizer.codebook
+    alike = nn.functional.normalize(entries, dim=-1) @ nn.functional.normalize(entries, dim=-1).T
+    mean, shown = alike.mean(), nn.functional.normalize(rows, dim=-1) @ nn.functional.normalize(rows, dim=-1).T
+    assert torch.corrcoef(torch.stack([(alike - mean).flatten(), shown.flatten()]))[0, 1] > 0.75
+
+
+def test_with_a_place_weight_the_backbone_learns_where_each_code_stands(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+) -> None:
+    turning = small.model_copy(update={"backbone": small.backbone.model_copy(update={"rotary_fraction": 1.0})})
+    asked = {"rows": {"generate": 1}, "place_weight": 1.0, "place_layers": 2}
+    objective = backbone_objective(turning, text, tokenizer, **asked)
+    first, last = overfit(objective, 120, 1e-2, seed=0)
+    assert first["place_exact"] < 0.1 and last["place_exact"] > 0.9
+    plain = backbone_objective(small, text, tokenizer, rows={"generate": 1})
+    assert "place_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
+    assert set(objective.parts(objective.module)) == {"backbone"}
 
 
 def test_the_words_of_a_cell_are_those_of_the_thing_in_it() -> None:

@@ -21,7 +21,7 @@ class OptimConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
     slow: dict[str, float] = {}  # parameters whose name holds the key learn at this multiple of the rate
-    orthogonal: float | None = Field(None, gt=0)  # matrices in layers take Muon's steps at this multiple of the rate
+    orthogonal: float | None = Field(None, gt=0)  # matrices in layers take Muon's steps at this multiple
     momentum: float = Field(0.95, ge=0, lt=1)  # of those steps
     average: float = Field(0.999, ge=0, lt=1)  # decay of the running mean of the weights, which is what ships
 
@@ -65,6 +65,7 @@ class DecoderTask(Config):
     batch: int = Field(ge=1)
     drop_condition: float = Field(0.1, ge=0, le=1)
     time_shift: float = Field(1.0, gt=0)  # alpha of t / (t + alpha (1 - t)); 1 is none
+    initialize_codes: bool = True  # the code embedding starts from the tokenizer's codebook
 
 
 class BackboneTask(Config):

@@ -1,23 +1,27 @@
 """The optimizer, the learning rate over a run, and the running mean of the weights."""
 
+import re
+
 import torch
 from torch import nn
 
 from unveil.config.run import OptimConfig
 from unveil.training.muon import Muon
 
+_NUMBERED = re.compile(r"\.\d+\.")
+
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over all trainable parameters; only matrices decay; `config.slow` names parameters with a smaller rate.
 
-    With `config.orthogonal` the matrices inside the layers take Muon's steps instead, at that multiple of the rate.
-    Tables of rows (embeddings, heads, places) and convolutions stay with AdamW. Each group carries its multiple of
-    the learning rate as `scale`.
+    With `config.orthogonal` the matrices of numbered modules (layers, refiners, the steps of a small network) take
+    Muon's steps instead, at that multiple of the rate. Embeddings, heads, vectors and convolutions stay with AdamW.
+    Each group carries its multiple of the learning rate as `scale`.
     """
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            turned = config.orthogonal is not None and "layers." in name and parameter.ndim in (2, 3)
+            turned = config.orthogonal is not None and parameter.ndim in (2, 3) and bool(_NUMBERED.search(name))
             scale = next((factor for part, factor in config.slow.items() if part in name), 1.0)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((config.orthogonal if turned else scale, decay, turned), []).append(parameter)

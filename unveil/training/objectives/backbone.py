@@ -16,6 +16,7 @@ from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.scenes.scene import Scene
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.balance import balance_bias
+from unveil.training.codebook import projected
 from unveil.training.data import numbers, pictures
 from unveil.training.packing import Packed, Row, mask_rows, pack
 from unveil.training.places import PlaceProbe, place_loss, places_of
@@ -138,9 +139,8 @@ def start_from_codebook(
     learn slowly (`optim.slow`): Adam gives rare codes' rows steps of full size from mere noise, which would undo it
     within a hundred train steps. The head's rows are long enough for a sure choice from the start.
     """
-    offset, entries = model.vocab.image_offset, F.normalize(tokenizer.quantizer.codebook, dim=-1)
+    offset, codebook = model.vocab.image_offset, tokenizer.quantizer.codebook
     embedding, head = backbone.model.word_embeddings.weight, backbone.lm_head.weight
     for weight, scale in ((embedding, model.backbone.initializer_range), (head, head_scale)):
-        projection = torch.randn(entries.shape[1], weight.shape[1], generator=generator)
-        weight[offset:] = entries @ projection * scale
+        weight[offset:] = projected(codebook, weight.shape[1], generator) * scale
     head[:offset] *= head_scale / 3 / model.backbone.initializer_range

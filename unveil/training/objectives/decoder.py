@@ -11,6 +11,7 @@ from unveil.config.run import DecoderTask
 from unveil.diffusion.flow import draw_pair, drop_condition, flow_loss
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, encode_latents
 from unveil.model.image_tokenizer import ImageTokenizer
+from unveil.training.codebook import projected
 from unveil.training.data import dense_scenes, numbers, pictures, sparse_scenes
 
 
@@ -63,3 +64,10 @@ class DecoderObjective:
         """Both modules."""
         assert isinstance(averaged, nn.ModuleDict)
         return dict(averaged.items())
+
+
+@torch.no_grad()
+def start_embedding(embedding: CodeEmbedding, tokenizer: ImageTokenizer, generator: torch.Generator) -> None:
+    """The code embedding begins as a random projection of the tokenizer's codebook, rows of length about 1."""
+    weight = embedding.prior_token_embedding.weight
+    weight.copy_(projected(tokenizer.quantizer.codebook, weight.shape[1], generator) * weight.shape[1] ** -0.5)
