@@ -63,13 +63,14 @@ def inverse_rate_weights(times: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     return 1.0 / (1.0 - times)
 
 
-def sample_weights(samples: Int[Tensor, " N"], count: int) -> Float[Tensor, " N"]:
+def sample_weights(samples: Int[Tensor, " N"], words: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
     """The weight of each masked position so that samples with many do not drown those with few (paper eq. 6).
 
-    With n_j masked positions in sample j, beta_j = 1 / sqrt(n_j) and the loss is sum_j beta_j L_j / sum_j beta_j,
-    where L_j sums over the positions of j: a compromise between averaging over positions and over samples.
-    `samples` names the sample (below `count`) of each masked position; samples without any take no part.
+    With n_j masked words in sample j, beta_j = 1 / sqrt(n_j) and the loss is sum_j beta_j L_j / sum_j beta_j, where L_j
+    sums over the positions of j: a compromise between averaging over positions and over samples. `samples` numbers the
+    sample of each masked position; positions that are not `words` (padding) are weighted along but do not count in n_j.
     """
-    masked = torch.bincount(samples, minlength=count)  # (count)
-    beta = torch.where(masked > 0, masked.clamp_min(1).float().rsqrt(), 0.0)
+    masked = torch.bincount(samples, weights=words.float())  # (samples)
+    present = torch.bincount(samples) > 0
+    beta = torch.where(present, masked.clamp_min(1).rsqrt(), 0.0).float()
     return beta[samples] / beta.sum()

@@ -47,6 +47,7 @@ class Muon(torch.optim.AdamW):
             return
         state = self.state[parameter]
         if not state:
+            state["step"] = torch.zeros(())  # unused here; AdamW expects one of every parameter when it is restored
             state["momentum"] = torch.zeros_like(gradient)
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
         turned = orthogonalize(gradient.lerp(state["momentum"], group["momentum"]))

@@ -87,7 +87,8 @@ class BackboneObjective:
         self._loads = [a + b for a, b in zip(self._loads, loads, strict=True)] if self._loads else loads
         target = packed.ids[masked]
         loss = F.cross_entropy(logits, target, reduction="none")
-        weights = self.weights(target, at[:, 0], times[masked], rarity)
+        branches = packed.branches[masked] + at[:, 0] * (int(packed.branches.max()) + 1)
+        weights = self.weights(target, branches, times[masked], rarity)
         right = (logits.argmax(-1) == target)[target != self.model.vocab.pad]
         return (loss * weights).sum() / weights.sum(), right.float().mean()
 
@@ -97,10 +98,12 @@ class BackboneObjective:
         return self.task.rarity * max(0.0, left)
 
     def weights(
-        self, target: Int[Tensor, " N"], rows: Int[Tensor, " N"], times: Float[Tensor, " N"], rarity: float = 0.0
+        self, target: Int[Tensor, " N"], samples: Int[Tensor, " N"], times: Float[Tensor, " N"], rarity: float = 0.0
     ) -> Float[Tensor, " N"]:
         """What each masked position counts: by the chosen rule, and padding after the end less than words.
 
+        `samples` numbers the branch that each position belongs to. For "mtrs" the length of a sample is that of its
+        words: counted with its padding, an answer of one word would weigh as little as a block of them.
         With `rarity` a token also counts (its count among the targets) ** -rarity: at the start of a run, so that the
         codes of a plain background do not drown those of the things on it. It biases what is learned, so it fades.
         """
@@ -108,7 +111,7 @@ class BackboneObjective:
         if rule == "elbo":
             weights = inverse_rate_weights(times).clamp_max(10.0)
         elif rule == "mtrs":
-            weights = sample_weights(rows, int(rows.max()) + 1)
+            weights = sample_weights(samples, target != self.model.vocab.pad)
         else:
             weights = torch.ones_like(times)
         if rarity:
