@@ -110,7 +110,11 @@ def test_the_help_of_the_command_line_does_not_import_torch(arguments: str) -> N
 
 def test_no_module_runs_code_that_it_finds_in_data() -> None:
     found = {name(path): dangers(path.read_text(encoding="utf-8")) for path in MODULES}
-    assert len(found) > 50 and {path: bad for path, bad in found.items() if bad} == {}
+    admitted = {"unveil/weights/sigvq.py": ["torch.load"]}  # in a process of its own, tensors only
+    assert len(found) > 50 and {path: bad for path, bad in found.items() if bad} == admitted
+    calls = [n for n in ast.walk(ast.parse((ROOT / "unveil/weights/sigvq.py").read_text())) if isinstance(n, ast.Call)]
+    loads = [ast.unparse(n) for n in calls if ast.unparse(n.func) == "torch.load"]
+    assert loads == ["torch.load(source, map_location='cpu', weights_only=True)"]
 
 
 def test_the_search_for_dangers_finds_each_kind() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from unveil.cli.chat import chat
 from unveil.cli.config import config
+from unveil.cli.convert import convert
 from unveil.cli.doctor import doctor
 from unveil.cli.edit import edit
 from unveil.cli.eval import evaluate
@@ -44,7 +45,7 @@ def top(
     """What all verbs share."""
 
 
-for _verb in (generate, understand, edit, interleave, chat, retrieve, replay, train, doctor):
+for _verb in (generate, understand, edit, interleave, chat, retrieve, replay, train, convert, doctor):
     app.command()(_verb)
 app.add_typer(evaluate, name="eval")
 app.add_typer(config, name="config")

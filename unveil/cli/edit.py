@@ -22,6 +22,7 @@ def edit(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -31,7 +32,7 @@ def edit(
     check_picture_target(output)
     traced = check_trace_target(trace)
     picture = load_picture(file)
-    result = open_model(model, device, quiet).edit_image(
+    result = open_model(model, device, quiet, decoder).edit_image(
         picture,
         instruction,
         seed=seed,

@@ -26,13 +26,14 @@ def generate(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw a picture of what PROMPT says."""
     check_picture_target(output)
     traced = check_trace_target(trace)
-    result = open_model(model, device, quiet).generate_image(
+    result = open_model(model, device, quiet, decoder).generate_image(
         prompt,
         seed=seed,
         thinking=thinking,

@@ -26,13 +26,14 @@ def interleave(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Tell the story of PROMPT in words and pictures."""
     make_directory(output)
     traced = check_trace_target(trace)
-    story = open_model(model, device, quiet).generate_interleaved(
+    story = open_model(model, device, quiet, decoder).generate_interleaved(
         prompt,
         seed=seed,
         trace=traced,

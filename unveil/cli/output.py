@@ -11,6 +11,7 @@ from unveil.files import check_target, write_atomic
 if TYPE_CHECKING:
     from unveil.pipeline import Uni
     from unveil.trace import Trace
+    from unveil.weights.official_config import DecoderKind
 
 
 def say(text: str) -> None:
@@ -29,13 +30,13 @@ def say_json(value: object) -> None:
     print(json.dumps(value))
 
 
-def open_model(model: str, device: str, quiet: bool) -> "Uni":
+def open_model(model: str, device: str, quiet: bool, decoder: "DecoderKind" = "normal") -> "Uni":
     """The model, which reports its progress unless told to be quiet."""
     from unveil.pipeline import Uni
 
     heard = progress(quiet)
     heard("load", 0, 1)
-    uni = Uni.load(model, device, heard=heard)
+    uni = Uni.load(model, device, decoder=decoder, heard=heard)
     heard("load", 1, 1)
     return uni
 

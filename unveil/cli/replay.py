@@ -14,6 +14,7 @@ def replay(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Keep the new one.")] = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -29,7 +30,7 @@ def replay(
     recipe, before = read_recipe(file), load_picture(file)
     if recipe.version != VERSION:
         note(f"{file} was made by unveil {recipe.version}, this is {VERSION}; the pixels may differ")
-    result = open_model(model, device, quiet).replay(recipe)
+    result = open_model(model, device, quiet, decoder).replay(recipe)
     if output is not None:
         result.save(output)
     same = before.size == result.image.size and ImageChops.difference(before, result.image).getbbox() is None

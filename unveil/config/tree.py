@@ -127,6 +127,7 @@ class SamplingConfig(Config):
     text_temperature: float = 0.0
     text_tokens: int = 2048
     thinking_tokens: int = 4096
+    solver: Literal["euler", "turbo"] = "euler"  # turbo: for a decoder that has learned to arrive in a few jumps
     solver_steps: int = 50
     solver_shift: float = 6.0
     decoder_guidance: float = 1.0  # p + g (p - n); 0 is none

@@ -105,6 +105,7 @@ def draw(
     watch: Watch,
 ) -> list[Drawn]:
     """Draw and render all, those with prompts of equal length together; each has its own random numbers."""
+    parts.require("code_embedding", "decoder", "vae")
     for drawing in drawings:
         check_room(drawing.prefix, settings.rows * settings.columns, parts, "prompt")
     out: dict[int, Drawn] = {}
@@ -137,6 +138,7 @@ def render_codes(
     watch: Watch,
 ) -> list[Image.Image]:
     """Codes of equally large pictures as pixels, with random numbers for each."""
+    parts.require("code_embedding", "decoder", "vae")
     images: list[Image.Image] = []
     for first in range(0, len(codes), ROWS):
         pixels = render(
@@ -149,7 +151,8 @@ def render_codes(
             guidance=settings.decoder_guidance,
             shift=settings.solver_shift,
             generators=noise[first : first + ROWS],
-            on_step=watch.solver(settings.solver_steps - 1),
+            turbo=settings.turbo,
+            on_step=watch.solver(settings.solver_steps if settings.turbo else settings.solver_steps - 1),
         )
         images += [Image.fromarray(picture) for picture in pixels.cpu().numpy()]
     return images

@@ -47,6 +47,7 @@ def fit_picture(picture: Image.Image, config: ModelConfig) -> Image.Image:
 
 def tokenize(parts: Parts, sources: Sequence[PictureInput]) -> Int[Tensor, "B h w"]:
     """The codes of pictures, on the CPU."""
+    parts.require("image_tokenizer")
     fitted = [np.array(fit_picture(load_picture(source), parts.config)) for source in sources]
     chunks = [torch.from_numpy(np.stack(fitted[i : i + ROWS])) for i in range(0, len(fitted), ROWS)]
     if not chunks:

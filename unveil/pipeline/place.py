@@ -7,6 +7,9 @@ import torch
 
 from unveil.errors import RequestError, WeightsError
 from unveil.weights.names import CONFIG_FILE
+from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
+from unveil.weights.official_model import is_official, load_official
+from unveil.weights.read import Parts, load
 
 
 def shipped_models() -> dict[str, Path]:
@@ -24,6 +27,17 @@ def model_directory(model: str | Path) -> Path:
         return Path(model)
     names = f"inside the package: {', '.join(shipped)}" if shipped else "there is none inside this package"
     raise WeightsError(f"no model '{model}'; give a directory with {CONFIG_FILE}, or a name ({names})")
+
+
+def open_directory(path: Path, device: torch.device, dtype: torch.dtype, decoder: DecoderKind = "normal") -> Parts:
+    """The model in a directory of our own layout or as released. Raises RequestError for a decoder it cannot have."""
+    if decoder not in DECODER_DIRECTORIES:
+        raise RequestError(f"no decoder '{decoder}'; there are {' and '.join(DECODER_DIRECTORIES)}")
+    if is_official(path):
+        return load_official(path, device, dtype, decoder=decoder)
+    if decoder != "normal":
+        raise RequestError(f"{path}: has one decoder; leave out decoder '{decoder}'")
+    return load(path, device, dtype)
 
 
 def choose_device(name: str) -> torch.device:

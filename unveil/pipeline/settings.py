@@ -103,10 +103,11 @@ class PictureSettings:
     decoder_guidance: float
     whole_blocks: bool
     thinking: bool = False
+    turbo: bool = False  # rendered by a decoder that has learned to arrive in a few jumps
 
     def __post_init__(self) -> None:
         _whole("the number of denoise steps", self.steps, 1, 10_000)
-        _whole("the number of solver steps", self.solver_steps, 2, 10_000)
+        _whole("the number of solver steps", self.solver_steps, 1 if self.turbo else 2, 10_000)
         for name in ("guidance", "image_guidance", "decoder_guidance"):
             _number(name.replace("_", " "), getattr(self, name), 0, 100)
         _number("rescale", self.rescale, 0, 1)
@@ -146,14 +147,18 @@ class PictureSettings:
             decoder_guidance=_or(options.get("decoder_guidance"), default.decoder_guidance),
             whole_blocks=default.whole_blocks,
             thinking=thinking,
+            turbo=default.solver == "turbo",
         )
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object], config: ModelConfig, layout: Layout) -> Self:
         """The inverse of `plain`. Raises RequestError for anything it would not give: files can be changed."""
-        if set(plain) != {field.name for field in fields(cls)}:
+        if set(plain) | {"turbo"} != {field.name for field in fields(cls)}:  # pictures from before it have none
             raise RequestError("the settings were written by another version of unveil; make the picture anew")
         made = cls(**plain)  # type: ignore[arg-type]
+        if made.turbo != (config.sampling.solver == "turbo"):
+            wanted = "turbo" if made.turbo else "normal"
+            raise RequestError(f"the picture was rendered by the {wanted} decoder; load the model with that one")
         _whole("rows of codes", made.rows, 1, 255)
         _whole("columns of codes", made.columns, 1, 255)
         _check_grid(config, layout, made.rows, made.columns)

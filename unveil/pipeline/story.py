@@ -31,6 +31,7 @@ def tell(
     parts: Parts, prompt: str, streams: Streams, settings: PictureSettings, words: TextSettings, watch: Watch
 ) -> tuple[list[Frame], tuple[Stage, ...]]:
     """The frames of a story, and how they came about (empty unless a trace was wanted)."""
+    parts.require("code_embedding", "decoder", "vae")
     say = Prompts(parts.text, parts.layout)
     prefix, room = say.interleave(prompt), settings.rows * settings.columns
     check_room(prefix, room, parts, "prompt")

@@ -15,7 +15,7 @@ from unveil.model.image_tokenizer.retrieval import CONTEXT, Retrieval
 from unveil.pictures import PictureInput
 from unveil.pipeline.draw import Drawn, draw, edited, planned, prompted, render_codes, write
 from unveil.pipeline.inputs import checked_text, device_of, tokenize
-from unveil.pipeline.place import choose_device, choose_dtype, model_directory
+from unveil.pipeline.place import choose_device, choose_dtype, model_directory, open_directory
 from unveil.pipeline.results import ImageResult, Page, StoryResult, TextResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
 from unveil.pipeline.story import tell
@@ -24,7 +24,8 @@ from unveil.scenes.describe import DESCRIBE
 from unveil.shapes import Float, Int, Tensor
 from unveil.trace import Stage, Trace
 from unveil.vocab.prompt import Prompts, Turn
-from unveil.weights.read import Parts, load
+from unveil.weights.official_config import DecoderKind
+from unveil.weights.read import Parts
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,15 @@ class Uni:
     @classmethod
     def load(
         cls, model: str | Path = "tiny", device: str = "auto", dtype: str | torch.dtype = "float32", *,
-        heard: Heard = silent,
+        decoder: DecoderKind = "normal", heard: Heard = silent,
     ) -> Self:  # fmt: skip
-        """The model of that name inside the package, or in that directory; needs no network.
+        """The model of that name inside the package, or in that directory, ours or as released; needs no network.
 
-        Raises WeightsError or ConfigError for a missing or damaged model, RequestError for the device.
+        A released directory has two image decoders: "normal" and "turbo" (8 solver steps, no guidance). Raises
+        WeightsError or ConfigError for a missing or damaged model, RequestError for the device or decoder.
         """
-        return cls(load(model_directory(model), choose_device(device), choose_dtype(dtype)), heard)
+        path, where, precision = model_directory(model), choose_device(device), choose_dtype(dtype)
+        return cls(open_directory(path, where, precision, decoder), heard)
 
     @property
     def weights(self) -> str:
@@ -244,6 +247,7 @@ class Uni:
     ) -> list[ImageResult]:
         start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
         said = [checked_text(prompt, "prompt") for prompt in prompts]
+        self.parts.require("code_embedding", "decoder", "vae")
         streams, watch = [Streams.of(seed) for seed in chosen], Watch(self.heard, trace)
         if settings.thinking:
             words = settings.words(self.parts.config, self.parts.config.sampling.thinking_tokens)

@@ -1,21 +1,21 @@
-"""The released layout: sharded files with one tensor per expert, and `config.json` with the release's own keys."""
+"""The released layout: sharded files with one tensor per expert."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from unveil.config import BackboneConfig, VocabConfig, validate
-from unveil.errors import ConfigError, WeightsError
+from unveil.config import BackboneConfig, VocabConfig
+from unveil.errors import WeightsError
 from unveil.model.backbone import Backbone
 from unveil.shapes import Tensor
-from unveil.vocab.text import Text
 from unveil.weights.names import official_shapes, place
+from unveil.weights.official_config import official_config, read_json
 from unveil.weights.read import load_part
 from unveil.weights.tensors import REMEDY, header, misfits, read_tensors, shapes, target_dtype
+
+__all__ = ["INDEX_FILE", "SINGLE_FILES", "load_official_backbone", "load_official_part", "official_config"]
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILES = (
@@ -25,50 +25,6 @@ SINGLE_FILES = (
     "diffusion_pytorch_model.safetensors",
 )
 """What a part's one weights file may be called, first match wins."""
-
-_KEYS = {
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "dense_layers": "first_k_dense_replace",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "mlp_width": "intermediate_size",
-    "experts": "num_experts",
-    "chosen_experts": "num_experts_per_tok",
-    "groups": "n_group",
-    "kept_groups": "topk_group",
-    "expert_width": "moe_intermediate_size",
-    "shared_experts": "num_shared_experts",
-    "routed_scale": "routed_scaling_factor",
-    "rope_theta": "rope_theta",
-    "rotary_fraction": "partial_rotary_factor",
-    "norm_eps": "rms_norm_eps",
-    "context": "max_position_embeddings",
-}
-_ONLY = {
-    "use_qk_norm": True,  # the class default is False, so the key must be there
-    "use_bias": False,
-    "use_qkv_bias": False,
-    "hidden_act": "silu",
-}
-
-
-def official_config(directory: Path, text: Text) -> tuple[BackboneConfig, VocabConfig]:
-    """The backbone and vocabulary that a released `config.json` describes; the MASK id comes from its tokenizer.
-
-    Raises ConfigError listing every key that is missing or says something this architecture is not.
-    """
-    file = Path(directory) / "config.json"
-    data = _read_json(file, ConfigError)
-    needed = {*_KEYS.values(), *_ONLY, "vocab_size", "image_token_offset", "pad_token_id"}
-    problems = [f"no key '{key}'" for key in sorted(needed - set(data))]
-    problems += [f"{k} is {data[k]}, only {v} is known" for k, v in _ONLY.items() if k in data and data[k] != v]
-    if problems:
-        raise ConfigError(f"{file}: " + "; ".join(problems))
-    backbone = validate(BackboneConfig, {ours: data[theirs] for ours, theirs in _KEYS.items()}, str(file))
-    ids = {"size": data["vocab_size"], "image_offset": data["image_token_offset"], "pad": data["pad_token_id"]}
-    return backbone, validate(VocabConfig, {**ids, "mask": text.token_id("<|mask|>")}, str(file))
 
 
 def load_official_backbone(
@@ -112,7 +68,7 @@ def _shards(directory: Path) -> dict[str, set[str]]:
         single = directory / SINGLE_FILES[0]
         return {single.name: set(header(single))}
     file = directory / INDEX_FILE
-    listed = _read_json(file, WeightsError).get("weight_map")
+    listed = read_json(file, WeightsError).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{file}: has no weight_map; {REMEDY}")
     outside = sorted({str(v) for v in listed.values() if not _is_plain(v)})
@@ -138,16 +94,3 @@ def _check(shards: Mapping[str, set[str]], expected: Mapping[str, tuple[int, ...
         problems += unknown + misfits(wanted, {n: s for n, s in found.items() if n in wanted or n not in names}, file)
     if problems:
         raise WeightsError("; ".join(problems))
-
-
-def _read_json(file: Path, error: Callable[[str], Exception]) -> dict[str, Any]:
-    """The JSON object in a file; `error` is raised with the file's name when there is none."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise error(f"{file}: cannot be read ({problem.strerror}); {REMEDY}") from None
-    except (ValueError, RecursionError):
-        raise error(f"{file}: is not JSON; {REMEDY}") from None
-    if not isinstance(data, dict):
-        raise error(f"{file}: must hold a JSON object; {REMEDY}")
-    return data

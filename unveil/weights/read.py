@@ -8,7 +8,7 @@ The directory holds
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -46,12 +46,19 @@ class Parts:
     vae: AutoencoderKL
     retrieval: Retrieval | None
     hash: str
+    absent: Mapping[str, str] = field(default_factory=dict)  # part without weights -> the line that says so
+
+    def require(self, *names: str) -> None:
+        """Raise WeightsError unless these parts have weights: a released directory may lack some of its image parts."""
+        lacking = dict.fromkeys(self.absent[name] for name in names if name in self.absent)
+        if lacking:
+            raise WeightsError("; ".join(lacking))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts that hold weights, by the names of `PART_FILES`."""
         found = {name: getattr(self, name) for name in PART_FILES}
-        return {name: module for name, module in found.items() if module is not None}
+        return {n: module for n, module in found.items() if module is not None and n not in self.absent}
 
 
 def build(config: ModelConfig, *, retrieval: bool = False) -> dict[str, nn.Module]:

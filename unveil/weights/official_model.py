@@ -1,0 +1,129 @@
+"""A released directory as it was downloaded, as modules; parts that are not there are named when they are needed.
+
+    config.json  tokenizer.json  model-*.safetensors  model.safetensors.index.json
+    image_tokenizer/  config.json  preprocessor_config.json  model.safetensors  sigvq_embedding.safetensors
+    decoder/  decoder-turbo/  config.json  model.safetensors
+    vae/  config.json  diffusion_pytorch_model.safetensors
+
+The release has `sigvq_embedding.pt` in place of the safetensors file; it is never read here. `unveil convert --sigvq`
+writes the one from the other, once.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from unveil.config import ModelConfig
+from unveil.errors import WeightsError
+from unveil.vocab.layout import Layout
+from unveil.vocab.text import Text
+from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
+from unveil.weights.official import INDEX_FILE, SINGLE_FILES, load_official_backbone
+from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind, official_model_config
+from unveil.weights.read import Parts, assign, build, load_part
+from unveil.weights.tensors import REMEDY, header, misfits, shapes
+
+SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
+_RENDERING = ("code_embedding", "decoder", "vae")
+_TURBO = {"solver": "turbo", "solver_steps": 8, "decoder_guidance": 0.0}
+_SAMPLE = 1 << 16  # bytes at each place where a fingerprint looks
+_PLACES = 16
+
+
+def is_official(path: Path) -> bool:
+    """Whether a directory is in the released layout: it has its files, and not the configuration of our own."""
+    path = Path(path)
+    whole = all((path / name).is_file() for name in ("config.json", TOKENIZER_FILE))
+    return (
+        whole and not (path / CONFIG_FILE).exists() and any((path / n).is_file() for n in (INDEX_FILE, SINGLE_FILES[0]))
+    )
+
+
+def load_official(
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    decoder: DecoderKind = "normal",
+) -> Parts:
+    """The model in a released directory, ready to sample from; `decoder` says which of its two image decoders.
+
+    Raises ConfigError (JSON files), or one WeightsError with everything missing, extra or misshaped in all image parts
+    or in the backbone, before any data of that is read.
+    """
+    path = Path(path)
+    text = Text.load(path / TOKENIZER_FILE)
+    config = _for_solver(official_model_config(path, text, decoder), decoder)
+    layout = Layout.of(config.vocab, text)
+    files, absent = image_files(path, decoder)
+    modules = build(config)
+    problems = [p for name, file in files.items() for p in misfits(shapes(modules[name]), header(file), file)]
+    if problems:
+        raise WeightsError("; ".join(problems))
+    assign(modules["backbone"], load_official_backbone(path, config.backbone, config.vocab, device, dtype))
+    for name, file in files.items():
+        load_part(modules[name], file, device, dtype)
+    for module in modules.values():
+        module.eval().requires_grad_(False)
+    fields = {"retrieval": None, "absent": absent, "hash": fingerprint([*_backbone_files(path), *files.values()], path)}
+    return Parts(config=config, text=text, layout=layout, **modules, **fields)  # type: ignore[arg-type]
+
+
+def image_files(path: Path, decoder: DecoderKind) -> tuple[dict[str, Path], dict[str, str]]:
+    """The weights file of each image part to load, and of each other part the line that says what is missing.
+
+    What renders is loaded all or not at all: without one of the three the other two are of no use. Raises WeightsError
+    with the command to run when only the features of the codes are in the way, because they are there as `.pt`.
+    """
+    places = {
+        "image_tokenizer": (path / "image_tokenizer", SINGLE_FILES[:2]),
+        "code_embedding": (path / SIGVQ_FILE.parent, (SIGVQ_FILE.name,)),
+        "decoder": (path / DECODER_DIRECTORIES[decoder], (SINGLE_FILES[0], SINGLE_FILES[2])),
+        "vae": (path / "vae", (SINGLE_FILES[3], SINGLE_FILES[0])),
+    }
+    found: dict[str, Path] = {}
+    absent: dict[str, str] = {}
+    for part, (place, names) in places.items():
+        here = [place / name for name in names if (place / name).is_file()]
+        if here:
+            found[part] = here[0]
+        else:
+            absent[part] = f"{place / names[0]}: missing, so this model has no {part}; {REMEDY}"
+    pickled = (path / SIGVQ_FILE).with_suffix(".pt")
+    lacking = [part for part in _RENDERING if part in absent]
+    if lacking == ["code_embedding"] and pickled.is_file():
+        raise WeightsError(
+            f"{pickled}: is not read, since such files can hold code; run: unveil convert --sigvq {path}"
+        )
+    if lacking:
+        why = "; ".join(absent[part] for part in lacking)
+        absent |= dict.fromkeys(_RENDERING, why)
+    return {part: file for part, file in found.items() if part not in absent}, absent
+
+
+def fingerprint(files: list[Path], path: Path) -> str:
+    """A name for weights without a manifest: 16 hex digits over each file's name, size and samples of its bytes.
+
+    Cheap at any size, and it tells models apart; it is no proof that a file is whole.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix()} {size}\n".encode())
+        with file.open("rb") as stream:
+            for k in range(_PLACES):
+                stream.seek(k * max(size - _SAMPLE, 0) // (_PLACES - 1))
+                digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def _backbone_files(path: Path) -> Iterator[Path]:
+    return path.glob("model*.safetensors")
+
+
+def _for_solver(config: ModelConfig, decoder: DecoderKind) -> ModelConfig:
+    """The turbo decoder has learned to arrive in a few jumps, without guidance; so the defaults differ."""
+    changes: Mapping[str, object] = _TURBO if decoder == "turbo" else {}
+    return config.model_copy(update={"sampling": config.sampling.model_copy(update=dict(changes))})
