@@ -33,8 +33,8 @@ def test_whole_blocks_of_mask_follow_the_prompt(layout):
 def test_branches_share_the_canvas_and_keep_their_own_prefix(layout):
     canvas = canvas_of(layout, [1, 2, 3, 4, 5, 6], [7, 8, 9])
     canvas.ids[0, 6] = 40
-    m, pad = layout.mask, layout.pad
-    assert canvas.tokens(ROW, 0, 8).tolist() == [[[1, 2, 3, 4, 5, 6, 40, m]], [[pad, pad, pad, 7, 8, 9, 40, m]]]
+    m = layout.mask
+    assert canvas.tokens(ROW, 0, 8).tolist() == [[[1, 2, 3, 4, 5, 6, 40, m]], [[m, m, m, 7, 8, 9, 40, m]]]
     assert canvas.tokens(ROW, 4, 8).tolist() == [[[5, 6, 40, m]], [[8, 9, 40, m]]]
     assert canvas.tokens(ROW, 8, 12).tolist() == [[[m] * 4], [[m] * 4]]
 

@@ -4,7 +4,8 @@ from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
 from unveil.sampling.commit import Quota
 from unveil.sampling.draw import Allowed, Draw
 from unveil.sampling.generate import Plan, generate_codes, generate_text, read_plan, think
-from unveil.sampling.loop import unmask
+from unveil.sampling.loop import fill, unmask
+from unveil.sampling.sprint import Sprint
 from unveil.sampling.step import OnStep, Policy, StepEvent
 from unveil.sampling.stop import Stop
 from unveil.sampling.story import Limits, Picture, StoryGuidance, Words, interleave
@@ -21,11 +22,13 @@ __all__ = [
     "Plan",
     "Policy",
     "Quota",
+    "Sprint",
     "StepEvent",
     "Stop",
     "StoryGuidance",
     "Task",
     "Words",
+    "fill",
     "generate_codes",
     "generate_text",
     "interleave",

@@ -115,7 +115,7 @@ class Canvas:
         ids = self.ids[rows, start:end].expand(len(self.prefixes), -1, -1)
         if start >= self.prefix:
             return ids
-        others = self.prefixes[1:, rows, start:]
+        others = self.prefixes[1:, rows, start:end]
         shared = ids[1:, :, self.prefix - start :]
         return torch.cat((ids[:1], torch.cat((others, shared), dim=-1)))
 
@@ -139,7 +139,8 @@ def open_canvas(task: Task, layout: Layout, block_size: int, device: torch.devic
     used = [task.prompts, *(task.branches[i - 1] for i in task.guidance.used[1:])]
     longest = task.prompts if task.crop_branches else [row for branch in used for row in branch]
     prefix = max(len(row) for row in longest)
-    aligned = [align(row, prefix, layout.pad) for branch in used for row in branch]
+    fills = (layout.pad, *(layout.mask for _ in used[1:]))  # pads of the others as officially; SPRINT may look at them
+    aligned = [align(row, prefix, fill) for branch, fill in zip(used, fills, strict=True) for row in branch]
     prefixes = torch.tensor(aligned, dtype=torch.long, device=device).view(len(used), -1, prefix)
     pads = [max(0, prefix - len(row)) for branch in used for row in branch]
     length = prefix + task.tokens

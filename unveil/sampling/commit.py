@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from unveil.errors import RequestError
-from unveil.shapes import Bool, Float, Tensor
+from unveil.shapes import Bool, Float, Int, Tensor
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,16 @@ def quotas(block_size: int, steps: int) -> tuple[int, ...]:
 
 
 def commit_confident(
-    confidence: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], threshold: float, at_least: int
+    confidence: Float[Tensor, "B L"],
+    masked: Bool[Tensor, "B L"],
+    threshold: float,
+    at_least: int | Int[Tensor, "B 1"],
+    score: Float[Tensor, "B L"] | None = None,
 ) -> Bool[Tensor, "B L"]:
     """Positions to fill now: all above the threshold, or the best `at_least` when too few are (spec backbone 5.2).
 
-    Of equally confident positions the lower one comes first.
+    Positions are ranked by their confidence, or by another `score`. Of equal ones the lower comes first.
     """
-    confidence = confidence.masked_fill(~masked, -torch.inf)
-    rank = confidence.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    ranked = (confidence if score is None else score).masked_fill(~masked, -torch.inf)
+    rank = ranked.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     return masked & ((confidence > threshold) | (rank < at_least))

@@ -6,13 +6,13 @@ import torch
 
 from unveil.errors import GenerationError, RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Task, open_canvas
+from unveil.sampling.sprint import share_of_rest
 from unveil.sampling.step import Cache, Job, OnStep, Policy, denoise
 from unveil.sampling.stop import first
 from unveil.shapes import Bool, Tensor
 from unveil.vocab.layout import Layout
 
 
-@torch.inference_mode()
 def unmask(
     denoiser: Denoiser,
     task: Task,
@@ -29,9 +29,25 @@ def unmask(
     batch when their block is full or they reached a stop id, and draw from their own generator only while they
     are in it: what a row gets does not depend on the others. Raises GenerationError should a MASK be left.
     """
-    if policy.draw.temperature > 0 and len(generators) != len(task.prompts):
+    canvas = fill(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
+    return finish(canvas, task)
+
+
+@torch.inference_mode()
+def fill(
+    denoiser: Denoiser,
+    task: Task,
+    policy: Policy,
+    layout: Layout,
+    *,
+    generators: Sequence[torch.Generator] = (),
+    on_step: OnStep | None = None,
+    device: torch.device | str = "cpu",
+) -> Canvas:
+    """The canvas as `unmask` leaves it, before the rows are cut out of it."""
+    if policy.draws and len(generators) != len(task.prompts):
         raise RequestError("temperature above 0 needs one random generator for each prompt")
-    job = Job(denoiser, task, policy, generators, on_step)
+    job = Job(denoiser, task, policy, generators, on_step, layout.image_offset)
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
     everyone = torch.arange(len(task.prompts), device=device)
     cache, ended = Cache(None, 0, everyone), torch.zeros_like(everyone, dtype=torch.bool)
@@ -39,25 +55,42 @@ def unmask(
         cache, ended = fill_block(job, canvas, cache, ended, block)
         if ended.all():
             break
-    return finish(canvas, task)
+    return canvas
 
 
 def fill_block(
     job: Job, canvas: Canvas, cache: Cache, ended: Bool[Tensor, " B"], block: int
 ) -> tuple[Cache, Bool[Tensor, " B"]]:
     """Denoise one block of every row that has not ended; gives the cache and the rows that have ended now."""
-    stop, (start, end) = job.task.stop, canvas.bounds(block)
-    for step, at_least in enumerate(job.policy.quota.schedule(canvas.block_size, job.task.tokens)):
-        busy = canvas.masked(start, end).any(-1) & ~ended
-        rows = busy.nonzero().squeeze(-1)  # the only time a step waits for the device
+    stop, sprint, (start, end) = job.task.stop, job.policy.sprint, canvas.bounds(block)
+    schedule = job.policy.quota.schedule(canvas.block_size, job.task.tokens)
+    for step, share in enumerate(schedule):
+        masked = canvas.masked(start, end)
+        rows = (masked.any(-1) & ~ended).nonzero().squeeze(-1)  # the only time a step waits for the device
         if len(rows) == 0:
             break
-        cache = denoise(job, canvas, rows, cache, block, step, at_least)
+        rest = None if sprint is None else share_of_rest(masked[rows].sum(-1), len(schedule) - step, sprint.least)
+        old = stop.places(canvas.ids[:, start:end])
+        cache = denoise(job, canvas, rows, cache, block, step, share if rest is None else rest)
         if stop.ids and stop.at_once:
-            ended = ended | stop.reached(canvas.ids[:, canvas.prefix : end], canvas.mask)
+            ended = ended | _stopped(job, canvas, old, block)
     if stop.ids:
         ended = ended | stop.places(canvas.ids[:, canvas.prefix : end]).any(-1)
     return cache, ended
+
+
+def _stopped(job: Job, canvas: Canvas, old: Bool[Tensor, "B N"], block: int) -> Bool[Tensor, " B"]:
+    """Rows that end in the middle of their block.
+
+    The official code looks only when a stop id was written in this very step, and from the start of the line: with
+    one in the prompt it ends wherever the new one lies (spec backbone 10.1).
+    """
+    stop, (start, end) = job.task.stop, canvas.bounds(block)
+    reached = stop.reached(canvas.ids[:, canvas.prefix : end], canvas.mask)
+    if not job.policy.official:
+        return reached
+    fresh = (stop.places(canvas.ids[:, start:end]) & ~old).any(-1)
+    return fresh & (reached | stop.places(canvas.ids[:, : canvas.prefix]).any(-1))
 
 
 def finish(canvas: Canvas, task: Task) -> list[list[int]]:

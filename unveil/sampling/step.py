@@ -1,15 +1,19 @@
 """One denoise step: look at the window through every branch, choose tokens, commit the sure ones."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from unveil.diffusion.guidance import guide
+from unveil.errors import RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
 from unveil.sampling.commit import Quota, commit_confident
 from unveil.sampling.draw import Draw, draw, hide
+from unveil.sampling.sprint import Sprint, candidates, importance, kept_count, kept_places
 from unveil.shapes import Bool, Float, Int, Tensor
+
+_RUN = 256  # positions whose logits SPRINT holds at once
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Policy:
     and was trained to; without, the canvas ends with the last code. Texts always fill whole blocks.
     official: MASK may be predicted (and may then remain), text may hold codes, a plan keeps the header it wrote:
     what the official code does, for comparison with it.
+    sprint: prune what later steps of a block look at; approximate. None looks at everything.
     """
 
     quota: Quota
@@ -29,6 +34,16 @@ class Policy:
     reuse_prefix: bool = True
     whole_blocks: bool = True
     official: bool = False
+    sprint: Sprint | None = None
+
+    def __post_init__(self) -> None:
+        if self.sprint is not None and not self.reuse_prefix:
+            raise RequestError("SPRINT prunes what is kept of the prefix, so it needs reuse_prefix")
+
+    @property
+    def draws(self) -> bool:
+        """Whether random numbers are needed."""
+        return self.draw.temperature > 0 or (self.sprint is not None and self.sprint.score == "random")
 
 
 @dataclass(frozen=True)
@@ -50,20 +65,41 @@ OnStep = Callable[[StepEvent], None]
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of the first `length` positions, which are final, for these rows of the batch."""
+    """Keys and values of the first `length` positions, which are final, for these rows of the batch.
+
+    With SPRINT also how sure the model was at each of them, and what the later steps of the block still see.
+    """
 
     past: Past | None
     length: int
     rows: Int[Tensor, " B"]
+    confidence: Float[Tensor, "R*B P"] | None = None
+    pruned: "Pruned | None" = None
 
     def of(self, rows: Int[Tensor, " B"]) -> Past | None:
-        """The part for a subset of the rows, in every branch. The batch holds branch 0 of all rows, then branch 1..."""
+        """The part for a subset of the rows, in every branch."""
         if self.past is None or len(rows) == len(self.rows):
             return self.past
-        branches = self.past[0][0].shape[0] // len(self.rows)
-        starts = torch.arange(branches, device=rows.device)[:, None] * len(self.rows)
-        chosen = (starts + torch.searchsorted(self.rows, rows)).flatten()
+        chosen = among(rows, self.rows, self.past[0][0].shape[0])
         return tuple((k.index_select(0, chosen), v.index_select(0, chosen)) for k, v in self.past)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What SPRINT kept of the finished positions: K of them in every layer, some there only to fill a row up."""
+
+    cache: Cache
+    seen: Bool[Tensor, "R*B K"]
+
+    def of(self, rows: Int[Tensor, " B"]) -> Bool[Tensor, "R*B K"]:
+        """Which are seen, for a subset of the rows."""
+        return self.seen.index_select(0, among(rows, self.cache.rows, len(self.seen)))
+
+
+def among(rows: Int[Tensor, " B"], all_rows: Int[Tensor, " N"], size: int) -> Int[Tensor, "R*B"]:
+    """Where the rows lie in a batch of `size` that holds branch 0 of `all_rows`, then branch 1, and so on."""
+    starts = torch.arange(size // len(all_rows), device=rows.device)[:, None] * len(all_rows)
+    return (starts + torch.searchsorted(all_rows, rows)).flatten()
 
 
 @dataclass(frozen=True)
@@ -75,20 +111,35 @@ class Job:
     policy: Policy
     generators: Sequence[torch.Generator]  # one per row; none needed at temperature 0
     on_step: OnStep | None
+    image_offset: int = 0  # where codes begin; SPRINT keeps text and codes apart
 
 
 def look(
     denoiser: Denoiser, canvas: Canvas, rows: Int[Tensor, " B"], cache: Cache, start: int, end: int
-) -> tuple[Float[Tensor, "R B N V"], Past]:
-    """Logits of the block from `start` to `end`, in every branch, and the keys and values of all before `end`.
+) -> tuple[Float[Tensor, "R B N V"], Past, Float[Tensor, "R*B M D"]]:
+    """Logits of the block from `start` to `end`, in every branch; keys and values of all before `end`; new states.
 
     All branches run as one batch. What the cache does not hold is computed along, under the block-causal mask, so
-    its keys and values are exact. The head runs on the active block alone.
+    its keys and values are exact; its states come last. The head runs on the active block alone.
     """
     ids = canvas.tokens(rows, cache.length, end)
     positions, visible = canvas.positions(rows, cache.length, end), canvas.visible(rows, cache.length, end)
     states, past = denoiser.hidden(ids.flatten(0, 1), positions.flatten(0, 1), visible.flatten(0, 1), cache.of(rows))
-    return denoiser.logits(states[:, start - end :]).unflatten(0, ids.shape[:2]), past
+    logits = denoiser.logits(states[:, start - end :]).unflatten(0, ids.shape[:2])
+    return logits, past, states[:, : start - end]
+
+
+def look_pruned(
+    job: Job, canvas: Canvas, rows: Int[Tensor, " B"], pruned: Pruned, start: int, end: int
+) -> Float[Tensor, "R B N V"]:
+    """Logits of a block that sees itself and what SPRINT kept; the official block also sees its pads."""
+    ids, positions = canvas.tokens(rows, start, end), canvas.positions(rows, start, end)
+    itself = canvas.visible(rows, start, end)[..., start:].flatten(0, 1)  # (R * B, N, N)
+    itself = torch.ones_like(itself) if job.policy.official else itself
+    before = pruned.of(rows)[:, None].expand(-1, end - start, -1)
+    visible = torch.cat((before, itself), dim=-1)
+    states, _ = job.denoiser.hidden(ids.flatten(0, 1), positions.flatten(0, 1), visible, pruned.cache.of(rows))
+    return job.denoiser.logits(states).unflatten(0, ids.shape[:2])
 
 
 def crop(past: Past, length: int, rows: Int[Tensor, " B"]) -> Cache:
@@ -96,27 +147,75 @@ def crop(past: Past, length: int, rows: Int[Tensor, " B"]) -> Cache:
     return Cache(tuple((k[:, :, :length], v[:, :, :length]) for k, v in past), length, rows)
 
 
+def remember(
+    job: Job, cache: Cache, past: Past, states: Float[Tensor, "R*B M D"], rows: Int[Tensor, " B"], start: int
+) -> Cache:
+    """The cache grown to all before the active block; SPRINT needs how sure the model was at the new positions."""
+    grown = crop(past, start, rows)
+    if job.policy.sprint is None:
+        return grown
+    runs = [job.denoiser.logits(part).softmax(-1).amax(-1) for part in states.split(_RUN, dim=1)]
+    if cache.confidence is not None:
+        runs.insert(0, cache.confidence.index_select(0, among(rows, cache.rows, len(cache.confidence))))
+    return replace(grown, confidence=torch.cat(runs, dim=1))
+
+
+def prune(job: Job, canvas: Canvas, cache: Cache, start: int) -> Cache:
+    """The cache with what the later steps of this block will see of it (spec backbone 5.6)."""
+    sprint, rows = job.policy.sprint, cache.rows
+    if sprint is None or cache.past is None or cache.confidence is None:
+        raise AssertionError("nothing to prune")
+    ids = canvas.tokens(rows, 0, start).flatten(0, 1)
+    line = torch.arange(start, device=ids.device)
+    real = (line >= canvas.pads[:, rows, None]).flatten(0, 1) | job.policy.official
+    pinned = sprint.pinned(ids, job.image_offset)
+    count, kept, seen = kept_count(pinned, real, sprint.keep_ratio), [], real[:, :0]
+    for keys, values in cache.past:
+        rank = importance(keys, cache.confidence, pinned, real, sprint.alpha, official=job.policy.official)
+        places, seen = kept_places(rank, count)
+        at = places[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[-1])
+        kept.append((keys.gather(2, at), values.gather(2, at)))
+    return replace(cache, pruned=Pruned(Cache(tuple(kept), seen.shape[-1], rows), seen))
+
+
 def choose(
-    job: Job, canvas: Canvas, logits: Float[Tensor, "R B N V"], rows: Int[Tensor, " B"]
-) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """A candidate for each position and its confidence: guide, hide what is not allowed, draw."""
+    job: Job, canvas: Canvas, logits: Float[Tensor, "R B N V"], rows: Int[Tensor, " B"], masked: Bool[Tensor, "B N"]
+) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
+    """A candidate for each position, its confidence and its rank: guide, hide what is not allowed, draw."""
     guided = hide(guide(logits, job.task.guidance), job.task.allowed, canvas.mask)
-    generators = [job.generators[i] for i in rows.tolist()] if job.policy.draw.temperature else []
-    return draw(guided, job.policy.draw, generators)
+    policy = job.policy
+    generators = [job.generators[i] for i in rows.tolist()] if policy.draws else []
+    if policy.sprint is not None:
+        tokens, score, confidence = candidates(guided, masked, policy.sprint.score, policy.draw.temperature, generators)
+        return tokens, confidence, score
+    tokens, confidence = draw(guided, policy.draw, generators)
+    return tokens, confidence, confidence
 
 
 def denoise(
-    job: Job, canvas: Canvas, rows: Int[Tensor, " B"], cache: Cache, block: int, step: int, at_least: int
+    job: Job,
+    canvas: Canvas,
+    rows: Int[Tensor, " B"],
+    cache: Cache,
+    block: int,
+    step: int,
+    at_least: int | Int[Tensor, "B 1"],
 ) -> Cache:
     """One denoise step of `rows` in a block; writes to the canvas and gives the cache for the next step."""
     start, end = canvas.bounds(block)
-    logits, past = look(job.denoiser, canvas, rows, cache, start, end)
-    if job.policy.reuse_prefix and cache.length < start:
-        cache = crop(past, start, rows)
-    tokens, confidence = choose(job, canvas, logits, rows)
+    sprint = job.policy.sprint
+    if sprint is not None and step >= sprint.warmup and start and cache.pruned is not None:
+        logits = look_pruned(job, canvas, rows, cache.pruned, start, end)
+    else:
+        logits, past, states = look(job.denoiser, canvas, rows, cache, start, end)
+        if job.policy.reuse_prefix and cache.length < start:
+            cache = remember(job, cache, past, states, rows, start)
+        if sprint is not None and step == sprint.warmup - 1 and start:
+            cache = prune(job, canvas, cache, start)
     before = canvas.ids[rows, start:end]
     masked = before == canvas.mask
-    committed = commit_confident(confidence, masked, job.policy.quota.threshold, at_least)
+    tokens, confidence, score = choose(job, canvas, logits, rows, masked)
+    committed = commit_confident(confidence, masked, job.policy.quota.threshold, at_least, score)
     canvas.ids[rows, start:end] = torch.where(committed, tokens, before)
     if job.on_step is not None:
         confidence = confidence.masked_fill(~masked, 0)
