@@ -8,15 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unveil.model.layers.quantized import Format, QuantizedWeight
 from unveil.shapes import Float, Int, Tensor
 
 
 class ExpertWeights(NamedTuple):
-    """The weights of all experts of a layer, stacked on the first axis."""
+    """The weights of all experts of a layer, stacked on the first axis: floats, or quantized."""
 
-    gate: Float[Tensor, "E F D"]
-    up: Float[Tensor, "E F D"]
-    down: Float[Tensor, "E D F"]
+    gate: Float[Tensor, "E F D"] | QuantizedWeight
+    up: Float[Tensor, "E F D"] | QuantizedWeight
+    down: Float[Tensor, "E D F"] | QuantizedWeight
 
 
 ExpertsEntry: TypeAlias = Callable[
@@ -32,6 +33,22 @@ class Experts(nn.Module):
         self.gate_proj = nn.Parameter(torch.empty(experts, expert_width, width))
         self.up_proj = nn.Parameter(torch.empty(experts, expert_width, width))
         self.down_proj = nn.Parameter(torch.empty(experts, width, expert_width))
+
+    def forward(
+        self, x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N D"]:
+        """The weighted sum of the chosen experts' outputs."""
+        return apply_experts(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
+
+
+class QuantizedExperts(nn.Module):
+    """The same from small weights; one expert at a time becomes floats."""
+
+    def __init__(self, experts: Experts, form: Format) -> None:
+        super().__init__()
+        self.gate_proj = QuantizedWeight(experts.gate_proj.detach(), form)
+        self.up_proj = QuantizedWeight(experts.up_proj.detach(), form)
+        self.down_proj = QuantizedWeight(experts.down_proj.detach(), form)
 
     def forward(
         self, x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
@@ -77,7 +94,8 @@ def apply_experts_grouped(
     visits, order = _visits_by_expert(x, chosen)
     counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0])
     ends = counts.cumsum(0).to(torch.int32)  # (E)
-    gate, up, down = (w.transpose(1, 2) for w in experts)
+    floats = (w.dequantize() if isinstance(w, QuantizedWeight) else w for w in experts)
+    gate, up, down = (w.transpose(1, 2) for w in floats)
     inner = F.silu(F.grouped_mm(visits, gate, offs=ends)) * F.grouped_mm(visits, up, offs=ends)  # (N * K, F)
     return _combine(F.grouped_mm(inner, down, offs=ends), order, weights, x.dtype)
 

@@ -40,7 +40,8 @@ class Router(nn.Module):
     def forward(self, x: Float[Tensor, "N D"]) -> Routing:
         """Score, choose, weigh."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"  # meta has none
+        with torch.autocast(device, enabled=False):
             logits = F.linear(x.to(wide), self.weight.to(wide))  # (N, E)
             scores = logits.sigmoid()
             chosen = choose_experts(scores.detach() + self.expert_bias, self.config)

@@ -1,0 +1,1 @@
+"""Levers that make a model fit: smaller weights."""

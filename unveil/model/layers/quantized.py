@@ -1,0 +1,95 @@
+"""Weights in 8 or 4 bits: kept small, turned back into floats where they are used. Activations stay as they are."""
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unveil.shapes import Float, Tensor
+
+Format: TypeAlias = Literal["int8", "int4"]
+GROUP = 64
+"""Neighbouring weights that share a scale in 4 bits."""
+
+
+class QuantizedWeight(nn.Module):
+    """A matrix, or a stack of them, over whose last axis a product sums.
+
+    int8: w = v * s with one float32 scale for each output channel (row), s = max |w| / 127.
+    int4: w = v * s with one float16 scale for each `GROUP` neighbours of a row, v in -8..7; the scale has the sign that
+    puts the largest weight at -8. Two values lie in one byte, so a weight takes 4 + 16 / GROUP = 4.25 bits.
+
+    It can be indexed and unbound like the stack it stands for: one expert is turned back at a time.
+    """
+
+    values: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: Float[Tensor, "... O I"], form: Format) -> None:
+        super().__init__()
+        if form == "int4" and weight.shape[-1] % GROUP:
+            raise ValueError(f"rows of {weight.shape[-1]} weights are no whole groups of {GROUP}")
+        self.form, self.dtype, self.shape = form, weight.dtype, weight.shape
+        values, scale = pack_int8(weight) if form == "int8" else pack_int4(weight)
+        self.register_buffer("values", values)
+        self.register_buffer("scale", scale)
+
+    def __getitem__(self, index: int) -> Float[Tensor, "O I"]:
+        """One matrix of the stack, as floats."""
+        return self._floats(self.values[index], self.scale[index])
+
+    def unbind(self) -> Iterator[Float[Tensor, "O I"]]:
+        """The matrices of the stack, each turned back when its turn comes."""
+        return (self[index] for index in range(self.shape[0]))
+
+    def dequantize(self) -> Float[Tensor, "... O I"]:
+        """All of it, as floats of the dtype it had."""
+        return self._floats(self.values, self.scale)
+
+    def _floats(self, values: Tensor, scale: Tensor) -> Tensor:
+        unpack = unpack_int8 if self.form == "int8" else unpack_int4
+        return unpack(values, scale).to(self.dtype)
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer whose weight is small; the bias is kept."""
+
+    def __init__(self, linear: nn.Linear, form: Format) -> None:
+        super().__init__()
+        self.weight = QuantizedWeight(linear.weight.detach(), form)
+        self.bias = linear.bias
+
+    def forward(self, x: Float[Tensor, "*batch I"]) -> Float[Tensor, "*batch O"]:
+        """x W^T + b."""
+        return F.linear(x, self.weight.dequantize(), self.bias)
+
+
+def pack_int8(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
+    """int8 values (..., O, I) and float32 scales (..., O, 1)."""
+    wide = weight.float()
+    scale = wide.abs().amax(-1, keepdim=True) / 127
+    return (wide / scale.masked_fill(scale == 0, 1)).round().to(torch.int8), scale
+
+
+def unpack_int8(values: Tensor, scale: Tensor) -> Float[Tensor, "... O I"]:
+    """The inverse of `pack_int8`, in float32."""
+    return values * scale
+
+
+def pack_int4(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
+    """Bytes (..., O, I / 2), the even weight in the low half, and float16 scales (..., O, I / GROUP)."""
+    groups = weight.float().unflatten(-1, (-1, GROUP))  # (..., O, I / GROUP, GROUP)
+    largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+    scale = (largest / -8).to(torch.float16)
+    steps = groups / scale.float().masked_fill(scale == 0, 1)
+    nibbles = (steps.round().clamp(-8, 7) + 8).to(torch.uint8).flatten(-2)  # (..., O, I)
+    return nibbles[..., ::2] | (nibbles[..., 1::2] << 4), scale.squeeze(-1)
+
+
+def unpack_int4(values: Tensor, scale: Tensor) -> Float[Tensor, "... O I"]:
+    """The inverse of `pack_int4`, in float32."""
+    nibbles = torch.stack((values & 15, values >> 4), dim=-1).flatten(-2)  # (..., O, I)
+    steps = nibbles.to(torch.int8) - 8
+    return (steps.unflatten(-1, (-1, GROUP)) * scale.float()[..., None]).flatten(-2)
