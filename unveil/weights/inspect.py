@@ -1,0 +1,93 @@
+"""What a model directory holds, from its headers and JSON files alone: no tensor is read, so any size takes a moment."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unveil.config import VocabConfig, load_config
+from unveil.errors import WeightsError
+from unveil.vocab.layout import SPECIAL, Layout
+from unveil.vocab.text import Text
+from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
+from unveil.weights.official import shards_of
+from unveil.weights.official_config import DECODER_DIRECTORIES, official_config
+from unveil.weights.official_model import is_official, part_files
+from unveil.weights.tensors import check_inside, stored
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """What the files of one part declare; experts that lie apart on disk count as tensors of their own."""
+
+    files: tuple[str, ...]
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]  # name in the header -> parameters
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model from outside."""
+
+    path: str
+    layout: Literal["unveil", "official"]
+    parts: dict[str, PartFacts]
+    absent: tuple[str, ...]  # parts that could be there
+    context: int
+    vocabulary: int
+    image_offset: int
+    special: dict[str, int]  # special token -> id
+
+
+def inspect(path: Path) -> Facts:
+    """The facts of a directory of our own layout, or of a released one. Raises WeightsError or ConfigError."""
+    path = Path(path)
+    if not is_official(path) and not (path / CONFIG_FILE).is_file():
+        raise WeightsError(f"{path}: no model there (neither {CONFIG_FILE} nor config.json); give another directory")
+    text = Text.load(path / TOKENIZER_FILE)
+    if is_official(path):
+        backbone, vocab = official_config(path, text)
+        files = {"backbone": [path / name for name in shards_of(path)]}
+        for kind, name in DECODER_DIRECTORIES.items():
+            files |= {name if part == "decoder" else part: [file] for part, file in part_files(path, kind).items()}
+    else:
+        config = load_config(path / CONFIG_FILE)
+        backbone, vocab = config.backbone, config.vocab
+        files = {part: [path / name] for part, name in PART_FILES.items()}
+    absent = tuple(part for part, found in files.items() if part != "backbone" and not found[0].exists())
+    return Facts(
+        path=str(path),
+        layout="official" if is_official(path) else "unveil",
+        parts={part: _part(found, path) for part, found in files.items() if part not in absent},
+        absent=absent,
+        context=backbone.context,
+        vocabulary=vocab.size,
+        image_offset=vocab.image_offset,
+        special=_special(vocab, text),
+    )
+
+
+def _part(files: Iterable[Path], path: Path) -> PartFacts:
+    """One part, its files taken together."""
+    names, held = list[str](), []
+    for file in files:
+        check_inside(file, path)
+        names.append(file.relative_to(path).as_posix())
+        held += stored(file).values()
+    dtypes = dict.fromkeys(sorted({entry.dtype for entry in held}), 0)
+    for entry in held:
+        dtypes[entry.dtype] += entry.parameters
+    return PartFacts(
+        files=tuple(names),
+        tensors=len(held),
+        parameters=sum(entry.parameters for entry in held),
+        bytes=sum(entry.bytes for entry in held),
+        dtypes=dtypes,
+    )
+
+
+def _special(vocab: VocabConfig, text: Text) -> dict[str, int]:
+    layout = Layout.of(vocab, text)
+    return {token: getattr(layout, field) for field, token in SPECIAL.items()}
