@@ -166,7 +166,8 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.vocab.size != self.vocab.image_offset + self.image_tokenizer.codes:
-            raise ValueError("vocab.size must be vocab.image_offset + image_tokenizer.codes")
+            found = f"{self.vocab.size} is not {self.vocab.image_offset} + {self.image_tokenizer.codes}"
+            raise ValueError(f"vocab.size must be vocab.image_offset + image_tokenizer.codes, but {found}")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""What a model directory holds, from its headers and JSON files alone: no tensor is read, so any size takes a moment."""
+"""What a model directory holds, from its headers and JSON files alone: no tensor is read, at any size."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
 from unveil.weights.official import shards_of
 from unveil.weights.official_config import DECODER_DIRECTORIES, official_config
 from unveil.weights.official_model import is_official, part_files
-from unveil.weights.tensors import check_inside, stored
+from unveil.weights.tensors import Stored, check_inside, stored
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def inspect(path: Path) -> Facts:
 
 def _part(files: Iterable[Path], path: Path) -> PartFacts:
     """One part, its files taken together."""
-    names, held = list[str](), []
+    names, held = list[str](), list[Stored]()
     for file in files:
         check_inside(file, path)
         names.append(file.relative_to(path).as_posix())

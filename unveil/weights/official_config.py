@@ -229,7 +229,8 @@ def _unusable(key: str, value: object) -> str | None:
     """What is wrong with a number of the file before anything of that size is built."""
     least = 0 if key in _MAY_BE_ZERO else 1
     most = _MOST_COUNTED if key in {*_COUNTS, *_MAY_BE_ZERO} - {"pad_token_id"} else _MOST
-    for number in value if isinstance(value, list) else [value]:
+    numbers: list[Any] = value if isinstance(value, list) else [value]
+    for number in numbers:
         if key in _REALS:
             if type(number) not in (int, float) or not math.isfinite(number):
                 return f"{key} is {str(value)[:40]}, expected a number"

@@ -33,7 +33,7 @@ _PLACES = 16
 
 
 def is_official(path: Path) -> bool:
-    """Whether a directory is in the released layout, be it whole or not: some of its files, no configuration of ours."""
+    """Whether a directory is in the released layout, whole or not: some of its files, no configuration of ours."""
     path = Path(path)
     theirs = ("config.json", INDEX_FILE, SINGLE_FILES[0])
     return not (path / CONFIG_FILE).exists() and any((path / name).is_file() for name in theirs)

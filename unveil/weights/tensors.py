@@ -44,7 +44,11 @@ def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def header(file: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in the file. Raises WeightsError also for a tensor that is not of floats."""
     held = stored(file)
-    wrong = [f"{file}: {name} is {entry.dtype}, expected floats" for name, entry in held.items() if not _floats(entry)]
+    wrong = [
+        f"{file}: {name} is {entry.dtype}, expected floats"
+        for name, entry in held.items()
+        if entry.dtype not in _FLOATS
+    ]
     if wrong:
         raise WeightsError("; ".join(wrong))
     return {name: entry.shape for name, entry in held.items()}
@@ -117,10 +121,6 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype, file: Path) -> Tensor:
     return tensor.to(target_dtype(name, dtype))
 
 
-def _floats(entry: Stored) -> bool:
-    return entry.dtype in _FLOATS
-
-
 def _parse(file: Path, size: int) -> tuple[int, dict[str, tuple[Stored, int, int]]]:
     """Offset of the first data byte, and each tensor with its first and last offset from there.
 
@@ -166,11 +166,10 @@ def _entry(name: str, value: object) -> tuple[Stored, int, int]:
 
 def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object of which no key stands twice: readers disagree on which one counts. Raises KeyError."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise KeyError(key)
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in found if names.count(name) > 1))
     return found
 
 

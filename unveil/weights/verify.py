@@ -20,8 +20,8 @@ def verify(path: Path, heard: Heard) -> tuple[int, list[str]]:
     path = Path(path)
     if not (path / MANIFEST_FILE).exists():
         raise WeightsError(
-            f"{path / MANIFEST_FILE}: missing, so nothing says how the files should be; to record them as they are now, "
-            f"run: unveil verify --write {path}"
+            f"{path / MANIFEST_FILE}: missing, so nothing says how the files should be; "
+            f"to record them as they are now, run: unveil verify --write {path}"
         )
     listed, present = read_manifest(path).files, _present(path)
     described = _describe({name: file for name, file in present.items() if name in listed}, heard)
