@@ -37,3 +37,12 @@ def test_verify_leaves_with_0_when_whole_1_when_damaged_and_2_without_a_manifest
 
 def test_verify_finds_the_shipped_model_whole(unveil):
     assert unveil("verify", "tiny").out.endswith("tiny: 7 files, whole\n")
+
+
+def test_convert_writes_a_directory_that_verifies(unveil, refused, released_directory, tmp_path):
+    done = unveil("convert", released_directory, tmp_path / "ours", "--layout", "unveil", "--json")
+    assert done.code == 0 and json.loads(done.out)["file"] == str(tmp_path / "ours")
+    assert unveil("verify", tmp_path / "ours").code == 0
+    assert "say what to convert" in refused("convert", released_directory)
+    assert "say what to convert" in refused("convert", released_directory, "--layout", "unveil")
+    assert "say what to convert" in refused("convert", released_directory, tmp_path / "x", "--sigvq")

@@ -43,7 +43,7 @@ def load_official_backbone(
     with torch.device("meta"):
         ours = shapes(Backbone(backbone, vocab))
     shards = shards_of(directory)
-    _check(shards, official_shapes(ours), directory)
+    check_shards(shards, official_shapes(ours), directory)
     state = {n: torch.empty(s, dtype=target_dtype(n, dtype), device=device) for n, s in ours.items()}
     for shard in shards:
         for official, tensor in read_tensors(directory / shard, device, dtype):
@@ -88,7 +88,7 @@ def _is_plain(shard: object) -> bool:
     return isinstance(shard, str) and Path(shard).name == shard and "\\" not in shard and shard.endswith(".safetensors")
 
 
-def _check(shards: Mapping[str, set[str]], expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
+def check_shards(shards: Mapping[str, set[str]], expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
     """Compare model, index and files; one WeightsError for all differences."""
     listed = {name for names in shards.values() for name in names}
     problems = [f"{directory / INDEX_FILE}: {n} is missing" for n in expected if n not in listed]

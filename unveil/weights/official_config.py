@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unveil.config import ModelConfig, VocabConfig, load_preset, validate
-from unveil.config.tree import BackboneConfig, DecoderConfig, ImageTokenizerConfig, VaeConfig
+from unveil.config.tree import BackboneConfig, Config, DecoderConfig, ImageTokenizerConfig, VaeConfig
 from unveil.errors import ConfigError
 from unveil.vocab.text import Text
 from unveil.weights.tensors import REMEDY, once
@@ -124,6 +124,33 @@ def official_model_config(directory: Path, text: Text, decoder: DecoderKind = "n
     return validate(ModelConfig, fields, str(directory / "config.json"))
 
 
+def released_json(config: ModelConfig) -> dict[str, Json]:
+    """The inverse, as far as the release's files go: their names and contents."""
+
+    def theirs(part: Config, keys: Mapping[str, str]) -> Json:
+        return {name: getattr(part, ours) for ours, name in keys.items()}
+
+    eye, decoder, vae = config.image_tokenizer, config.decoder, config.vae
+    kind: DecoderKind = "turbo" if config.sampling.solver == "turbo" else "normal"
+    depth = len(vae.block_channels)
+    return {
+        "config.json": theirs(config.backbone, _BACKBONE) | theirs(config.vocab, _VOCAB) | _BACKBONE_ONLY,
+        "image_tokenizer/config.json": {
+            "vision_config": theirs(eye, _VISION)
+            | _VISION_ONLY
+            | {"image_size": eye.position_grid * eye.patch_size, "layer_norm_eps": eye.norm_eps},
+            "vq_config": theirs(eye, _QUANTIZER) | {"latent_channels": eye.width},
+        },
+        "image_tokenizer/preprocessor_config.json": _PREPROCESSOR_ONLY
+        | {"patch_size": eye.patch_size, "rescale_factor": 1 / 255}
+        | {"image_mean": [eye.pixel_mean] * 3, "image_std": [eye.pixel_std] * 3},
+        f"{DECODER_DIRECTORIES[kind]}/config.json": theirs(decoder, _DECODER)
+        | _DECODER_ONLY
+        | {"n_kv_heads": decoder.heads, "all_patch_size": [decoder.patch_size]},
+        "vae/config.json": theirs(vae, _VAE) | _VAE_ONLY | _blocks(depth),
+    }
+
+
 def official_config(directory: Path, text: Text) -> tuple[BackboneConfig, VocabConfig]:
     """The backbone and vocabulary that a released `config.json` describes; the MASK id comes from its tokenizer.
 
@@ -184,9 +211,13 @@ def official_vae(directory: Path) -> VaeConfig:
     data = read_json(file, ConfigError)
     channels = data.get("block_out_channels")
     depth = len(channels) if isinstance(channels, list) else 0
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
-    _check(file, data, _VAE_ONLY | blocks, list(_VAE.values()))
+    _check(file, data, _VAE_ONLY | _blocks(depth), list(_VAE.values()))
     return validate(VaeConfig, _ours(data, _VAE), str(file))
+
+
+def _blocks(depth: int) -> Json:
+    """The only kinds of VAE blocks known here, one for each resolution."""
+    return {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
 
 
 def read_json(file: Path, error: Callable[[str], Exception]) -> Json:

@@ -52,12 +52,7 @@ def load_official(
     or in the backbone, before any data of that is read.
     """
     path = Path(path)
-    text = Text.load(path / TOKENIZER_FILE)
-    try:
-        config = _for_solver(official_model_config(path, text, decoder), decoder)
-        layout = Layout.of(config.vocab, text)
-    except WeightsError as error:
-        raise WeightsError(f"{path / TOKENIZER_FILE}: {error}") from None
+    text, config, layout = read_settings(path, decoder)
     files, absent = image_files(path, decoder)
     modules = build(config)
     problems = [p for name, file in files.items() for p in misfits(shapes(modules[name]), header(file), file)]
@@ -70,6 +65,16 @@ def load_official(
         module.eval().requires_grad_(False)
     fields = {"retrieval": None, "absent": absent, "hash": fingerprint([*_backbone_files(path), *files.values()], path)}
     return Parts(config=config, text=text, layout=layout, **modules, **fields)  # type: ignore[arg-type]
+
+
+def read_settings(path: Path, decoder: DecoderKind) -> tuple[Text, ModelConfig, Layout]:
+    """All of a released directory but its weights."""
+    text = Text.load(path / TOKENIZER_FILE)
+    try:
+        config = _for_solver(official_model_config(path, text, decoder), decoder)
+        return text, config, Layout.of(config.vocab, text)
+    except WeightsError as error:
+        raise WeightsError(f"{path / TOKENIZER_FILE}: {error}") from None
 
 
 def image_files(path: Path, decoder: DecoderKind) -> tuple[dict[str, Path], dict[str, str]]:

@@ -16,8 +16,9 @@ from unveil.shapes import Tensor
 REMEDY = "copy or download it again"
 LONGEST_HEADER = 10_000_000
 """Bytes; the largest released header has a tenth of that."""
-_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
-_WIDTHS |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
+WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
+WIDTHS |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
+"""Bytes of one number, by the dtypes that are known here."""
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _NOT_HEADERS = {b"PK\x03\x04": "a zip archive, as torch files are", b"\x80": "a pickle"}
 _ALWAYS_FLOAT32 = ("expert_bias",)  # the router adds it to float32 scores; rounding it changes which experts are chosen
@@ -29,6 +30,7 @@ class Stored(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    begin: int  # offset of its first byte in the file
 
     @property
     def parameters(self) -> int:
@@ -78,7 +80,7 @@ def stored(file: Path) -> dict[str, Stored]:
         reached = stop
     if size != end + reached:
         raise WeightsError(f"{file}: damaged, expected {end + reached} bytes, found {size}; {REMEDY}")
-    return {name: entry for name, (entry, _, _) in entries.items()}
+    return {name: entry._replace(begin=end + begin) for name, (entry, begin, _) in entries.items()}
 
 
 def check_inside(file: Path, directory: Path) -> None:
@@ -157,10 +159,10 @@ def _entry(name: str, value: object) -> tuple[Stored, int, int]:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, stop]} if all(
             type(n) is int and n.bit_length() < 64 for n in (*shape, begin, stop)
         ):
-            if dtype not in _WIDTHS:
+            if dtype not in WIDTHS:
                 raise ValueError(f"{name} is {dtype[:40]}, a dtype not known here")
             if min(shape, default=0) >= 0 and len(shape) <= 8:
-                return Stored(dtype, tuple(shape), math.prod(shape) * _WIDTHS[dtype]), begin, stop
+                return Stored(dtype, tuple(shape), math.prod(shape) * WIDTHS[dtype], 0), begin, stop
     raise ValueError(f"{name} is no tensor")
 
 
