@@ -243,6 +243,13 @@ def test_a_configuration_of_another_vocabulary_is_refused(directory: Path) -> No
         load(directory)
 
 
+def test_a_configuration_of_a_billion_layers_is_refused_before_they_are_built(directory: Path) -> None:
+    config = (directory / "config.yaml").read_text().replace("layers: 2", f"layers: {10**9}")
+    (directory / "config.yaml").write_text(config)
+    with pytest.raises(ConfigError, match="config.yaml: image_tokenizer.layers: .*; backbone.layers: .*1024"):
+        load(directory)
+
+
 def test_a_configuration_with_an_unknown_key_is_refused_by_name(directory: Path) -> None:
     (directory / "config.yaml").write_text((directory / "config.yaml").read_text() + "\nvocabulary: 3\n")
     with pytest.raises(ConfigError, match="vocabulary"):

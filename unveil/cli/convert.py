@@ -21,7 +21,7 @@ def convert(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model anew in the other layout, byte for byte, or make a released directory ready to load."""
-    if sigvq == (layout is not None) or sigvq != (target is None):
+    if not sigvq == (layout is None) == (target is None):
         raise RequestError("say what to convert: MODEL --sigvq, or MODEL TARGET --layout official or unveil")
     if target is not None and layout is not None:
         from unveil.weights.convert import convert as write

@@ -1,8 +1,11 @@
 """Every number that makes one model differ from another: a frozen tree that `tiny` and `official` fill."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Layers = Annotated[int, Field(ge=1, le=1 << 10)]
+"""How many layers: bounded, since even without memory each takes time to build."""
 
 
 class Config(BaseModel):
@@ -25,7 +28,7 @@ class ImageTokenizerConfig(Config):
 
     width: int
     mlp_width: int
-    layers: int
+    layers: Layers
     heads: PositiveInt
     patch_size: int
     position_grid: int  # side of the learned position table; other grids interpolate it
@@ -47,7 +50,7 @@ class BackboneConfig(Config):
     """The mixture-of-experts transformer over text tokens and image codes (spec backbone 1)."""
 
     width: int
-    layers: int
+    layers: Layers
     dense_layers: int  # the first ones have one MLP instead of experts
     heads: int
     kv_heads: PositiveInt
@@ -82,7 +85,7 @@ class DecoderConfig(Config):
     """The flow-matching transformer that renders codes into latents (spec image 5)."""
 
     width: int
-    layers: int
+    layers: Layers
     refiner_layers: int
     heads: PositiveInt
     condition_width: int  # width of the code embedding that conditions it

@@ -19,9 +19,9 @@ from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE, offici
 from unveil.weights.official import INDEX_FILE, check_shards, shards_of
 from unveil.weights.official_config import DecoderKind, official_model_config, released_json
 from unveil.weights.official_model import image_files, is_official, part_files, read_settings
-from unveil.weights.read import build
+from unveil.weights.read import build, check_tensors
 from unveil.weights.save import write_files
-from unveil.weights.tensors import REMEDY, WIDTHS, header, misfits, shapes, stored
+from unveil.weights.tensors import REMEDY, WIDTHS, shapes, stored
 
 LayoutName = Literal["official", "unveil"]
 Heard = Callable[[str, int, int], None]
@@ -91,7 +91,7 @@ def _to_unveil(source: Path, decoder: DecoderKind) -> tuple[dict[str, Tensors], 
         raise WeightsError("; ".join(dict.fromkeys(absent.values())))
     modules, shards = build(config), shards_of(source)
     check_shards(shards, official_shapes(shapes(modules["backbone"])), source)
-    _check({part: (modules[part], file) for part, file in files.items()})
+    check_tensors(modules, files)
     parts = {"backbone": _stack(_read(source / shard for shard in shards))}
     parts |= {part: _read([file]) for part, file in files.items()}
     writers: Writers = {
@@ -114,7 +114,7 @@ def _to_official(source: Path, shard_bytes: int) -> tuple[dict[str, Tensors], Wr
     if lost:
         raise WeightsError(f"{source}: the released layout cannot say {', '.join(lost)}; this model stays in ours")
     places = {part: source / file for part, file in PART_FILES.items() if part != "retrieval"}
-    _check({part: (module, places[part]) for part, module in build(config).items()})
+    check_tensors(build(config), places)
     shards = _split(_unstack(_read([places.pop("backbone")])), shard_bytes)
     kind: DecoderKind = "turbo" if config.sampling.solver == "turbo" else "normal"
     names = {part: file.as_posix() for part, file in part_files(Path(), kind).items()}
@@ -144,13 +144,6 @@ def _lost(config: ModelConfig, settings: Mapping[str, object], text: Text) -> li
         for field, value in getattr(config, part)
         if getattr(getattr(again, part), field) != value
     ]
-
-
-def _check(parts: Mapping[str, tuple[object, Path]]) -> None:
-    """Raise one WeightsError with every tensor that does not fit its module."""
-    problems = [p for module, file in parts.values() for p in misfits(shapes(module), header(file), file)]  # type: ignore[arg-type]
-    if problems:
-        raise WeightsError("; ".join(problems))
 
 
 def _read(files: Iterable[Path]) -> dict[str, Joined]:

@@ -44,10 +44,11 @@ class Facts:
 def inspect(path: Path) -> Facts:
     """The facts of a directory of our own layout, or of a released one. Raises WeightsError or ConfigError."""
     path = Path(path)
-    if not is_official(path) and not (path / CONFIG_FILE).is_file():
+    official = is_official(path)
+    if not official and not (path / CONFIG_FILE).is_file():
         raise WeightsError(f"{path}: no model there (neither {CONFIG_FILE} nor config.json); give another directory")
     text = Text.load(path / TOKENIZER_FILE)
-    if is_official(path):
+    if official:
         backbone, vocab = official_config(path, text)
         files = {"backbone": [path / name for name in shards_of(path)]}
         for kind, name in DECODER_DIRECTORIES.items():
@@ -59,7 +60,7 @@ def inspect(path: Path) -> Facts:
     absent = tuple(part for part, found in files.items() if part != "backbone" and not found[0].exists())
     return Facts(
         path=str(path),
-        layout="official" if is_official(path) else "unveil",
+        layout="official" if official else "unveil",
         parts={part: _part(found, path) for part, found in files.items() if part not in absent},
         absent=absent,
         context=backbone.context,

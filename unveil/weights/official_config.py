@@ -97,7 +97,7 @@ _VAE_ONLY = {
 _COUNTS = {"num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_experts", "num_experts_per_tok"}
 _COUNTS |= {"n_group", "topk_group", "depth", "num_heads", "n_layers", "n_heads", "layers_per_block"}
 _MAY_BE_ZERO = {"first_k_dense_replace", "num_shared_experts", "n_refiner_layers", "pad_token_id"}
-_MOST, _MOST_COUNTED = 1 << 22, 1 << 12  # far above any model's; below what takes long to build without any memory
+_MOST, _MOST_COUNTED = 1 << 22, 1 << 10  # far above any model's; below what takes long to build without any memory
 _REALS = {"routed_scaling_factor", "rope_theta", "partial_rotary_factor", "rms_norm_eps", "norm_eps", "t_scale"}
 _REALS |= {"scaling_factor", "shift_factor", "layer_norm_eps", "rescale_factor", "image_mean", "image_std"}
 """What need not be a whole number. Every other key that is translated is a size, or a list of sizes."""

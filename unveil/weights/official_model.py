@@ -22,8 +22,8 @@ from unveil.vocab.text import Text
 from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
 from unveil.weights.official import INDEX_FILE, SINGLE_FILES, load_official_backbone
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind, official_model_config
-from unveil.weights.read import Parts, assign, build, load_part
-from unveil.weights.tensors import REMEDY, check_inside, header, misfits, shapes
+from unveil.weights.read import Parts, assign, build, check_tensors, load_part
+from unveil.weights.tensors import REMEDY, check_inside
 
 SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
 _RENDERING = ("code_embedding", "decoder", "vae")
@@ -55,9 +55,7 @@ def load_official(
     text, config, layout = read_settings(path, decoder)
     files, absent = image_files(path, decoder)
     modules = build(config)
-    problems = [p for name, file in files.items() for p in misfits(shapes(modules[name]), header(file), file)]
-    if problems:
-        raise WeightsError("; ".join(problems))
+    check_tensors(modules, files)
     assign(modules["backbone"], load_official_backbone(path, config.backbone, config.vocab, device, dtype))
     for name, file in files.items():
         load_part(modules[name], file, device, dtype)
