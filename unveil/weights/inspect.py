@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unveil.config import VocabConfig, load_config
+from unveil.config import load_config
 from unveil.errors import WeightsError
 from unveil.vocab.layout import SPECIAL, Layout
 from unveil.vocab.text import Text
 from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
 from unveil.weights.official import shards_of
-from unveil.weights.official_config import DECODER_DIRECTORIES, official_config
-from unveil.weights.official_model import is_official, part_files
+from unveil.weights.official_config import DECODER_DIRECTORIES
+from unveil.weights.official_model import is_official, part_files, read_settings
 from unveil.weights.tensors import Stored, check_inside, stored
 
 
@@ -47,15 +47,14 @@ def inspect(path: Path) -> Facts:
     official = is_official(path)
     if not official and not (path / CONFIG_FILE).is_file():
         raise WeightsError(f"{path}: no model there (neither {CONFIG_FILE} nor config.json); give another directory")
-    text = Text.load(path / TOKENIZER_FILE)
     if official:
-        backbone, vocab = official_config(path, text)
+        _, config, layout = read_settings(path, "normal")
         files = {"backbone": [path / name for name in shards_of(path)]}
         for kind, name in DECODER_DIRECTORIES.items():
             files |= {name if part == "decoder" else part: [file] for part, file in part_files(path, kind).items()}
     else:
         config = load_config(path / CONFIG_FILE)
-        backbone, vocab = config.backbone, config.vocab
+        layout = Layout.of(config.vocab, Text.load(path / TOKENIZER_FILE))
         files = {part: [path / name] for part, name in PART_FILES.items()}
     absent = tuple(part for part, found in files.items() if part != "backbone" and not found[0].exists())
     return Facts(
@@ -63,10 +62,10 @@ def inspect(path: Path) -> Facts:
         layout="official" if official else "unveil",
         parts={part: _part(found, path) for part, found in files.items() if part not in absent},
         absent=absent,
-        context=backbone.context,
-        vocabulary=vocab.size,
-        image_offset=vocab.image_offset,
-        special=_special(vocab, text),
+        context=config.backbone.context,
+        vocabulary=layout.size,
+        image_offset=layout.image_offset,
+        special={token: getattr(layout, field) for field, token in SPECIAL.items()},
     )
 
 
@@ -87,8 +86,3 @@ def _part(files: Iterable[Path], path: Path) -> PartFacts:
         bytes=sum(entry.bytes for entry in held),
         dtypes=dtypes,
     )
-
-
-def _special(vocab: VocabConfig, text: Text) -> dict[str, int]:
-    layout = Layout.of(vocab, text)
-    return {token: getattr(layout, field) for field, token in SPECIAL.items()}
