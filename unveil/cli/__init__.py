@@ -1,6 +1,6 @@
 """The command line: results on stdout or in a file, progress on stderr, an error is one line and an exit code.
 
-0 done    1 replay differs    2 an error that says what to do    3 training diverged    130 interrupted
+0 done    1 replay or parity differs    2 an error that says what to do    3 training diverged    130 interrupted
 """
 
 import os
