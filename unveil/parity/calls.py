@@ -14,8 +14,10 @@ from unveil.shapes import Tensor
 
 def high_level(models: BackboneSide, case: Case) -> Iterator[Check]:
     """One call: `generate_image` (also thinking), `edit_image` or `understand_image`."""
-    result, thinking = case.params["result"], _thinks(case)
+    result, thinking, (h, w) = case.params["result"], _thinks(case), _grid(case)
     yield from _prompts(models, case)
+    if "h" in result:
+        yield Check("result.grid", [h, w], [result["h"], result["w"]], tolerance="exact")
     for i, phase in enumerate(case.params["phases"]):
         prompt, image = case.ids(f"phase{i}_input_ids"), phase["call"] == "generate_bd_image"
         if not image and phase["call"] != "generate_bd":
@@ -27,7 +29,6 @@ def high_level(models: BackboneSide, case: Case) -> Iterator[Check]:
         line = line_of(fill(models.backbone, task, policy, models.layout), task, models.layout)
         yield Check(f"phase{i}_ids", line)
         if image:
-            h, w = result["h"], result["w"]
             yield Check("token_ids", [token - models.layout.image_offset for token in line[len(prompt) :]][: h * w])
         elif thinking:
             yield from _plan(models, case, i)
@@ -64,11 +65,8 @@ def _prompts(models: BackboneSide, case: Case) -> Iterator[Check]:
 
 
 def _our_prompts(models: BackboneSide, case: Case) -> dict[str, list[int]]:
-    call, asked, prompts = case.params["call"], case.params["arguments"], models.prompts
-    h, w = asked["image_h"], asked["image_w"]
+    call, asked, prompts, (h, w) = case.params["call"], case.params["arguments"], models.prompts, _grid(case)
     if call == "generate_image":
-        scale = load_preset("official").picture_scale  # this call is told pixels
-        h, w = h // scale, w // scale
         if _thinks(case):
             first, second = prompts.think(asked["prompt"]), prompts.think_unconditional(h, w)
             return {"phase0_input_ids": first, "phase1_uncond_ids": second}
@@ -84,6 +82,14 @@ def _our_prompts(models: BackboneSide, case: Case) -> dict[str, list[int]]:
     if call == "understand_image":
         return {"phase0_input_ids": prompts.understand_bare(codes, asked.get("question", ""))}
     raise RequestError(f"its call '{call}' is not known; there are generate_image, edit_image, understand_image")
+
+
+def _grid(case: Case) -> tuple[int, int]:
+    """Rows and columns of codes; text to image is asked for in pixels, the other calls are told the codes."""
+    asked, scale = case.params["arguments"], 1
+    if case.params["call"] == "generate_image":
+        scale = load_preset("official").picture_scale
+    return asked["image_h"] // scale, asked["image_w"] // scale
 
 
 def _thinks(case: Case) -> bool:

@@ -101,10 +101,9 @@ def velocity(models: ImageSide, case: Case) -> Iterator[Check]:
 def ode(models: ImageSide, case: Case) -> Iterator[Check]:
     """From noise to latents, normal decoder."""
     times = euler_times(int(_number(case, "grid_points", r"(\d+) grid points")), _shift(case))
-    guidance = _number(case, "guidance", r"guidance ([\d.]*\d)", _GUIDANCE)
     z = case.inputs["ode.z"][:, :, 0]
     features = case.inputs["condition.features"][None]
-    field = conditioned_field(models.decoder("normal"), features, _grid(models, z), guidance)
+    field = conditioned_field(models.decoder("normal"), features, _grid(models, z), _guidance(case))
     if "times" in case.params:
         yield Check("times", times[:-1].tolist(), case.params["times"], tolerance=_TIMES)
     yield Check("ode.out", solver.euler(field, z, times), case.inputs["ode.out"])
@@ -158,7 +157,7 @@ def picture(models: ImageSide, case: Case) -> Iterator[Check]:
             models.vae,
             models.config(kind),
             solver_steps=int(steps[kind]),
-            guidance=_GUIDANCE,
+            guidance=_guidance(case),
             shift=_shift(case),
             generators=[torch.Generator().manual_seed(seed)],
             turbo=kind == "turbo",
@@ -189,6 +188,10 @@ def _grid(models: ImageSide, latents: Float[Tensor, "B C H W"]) -> tuple[int, in
 
 def _shift(case: Case) -> float:
     return _number(case, "shift", r"shift ([\d.]*\d)", _SHIFT)
+
+
+def _guidance(case: Case) -> float:
+    return _number(case, "guidance", r"guidance ([\d.]*\d)", _GUIDANCE)
 
 
 def _number(case: Case, key: str, words: str, default: float | None = None) -> float:

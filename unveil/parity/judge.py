@@ -78,7 +78,8 @@ def _verdict(name: str, findings: list[Finding], lost: list[str]) -> Result:
         return Result(name, "failed", f"not compared, since nothing here computes it: {', '.join(lost)}")
     if not findings:
         return Result(name, "failed", "nothing was compared")
-    worst = max(wrong or findings, key=lambda f: f.share)
+    inexact = [f for f in findings if f.tolerance.measure != "exact"]
+    worst = max(wrong or inexact or findings, key=lambda f: f.share)
     shown = (worst.name, worst.deviation, worst.tolerance.bound)
     apart = f"worst {worst.deviation:.1e} of {worst.tolerance.bound:.0e}"
     if any(not f.tolerance.informative for f in wrong):
@@ -87,7 +88,7 @@ def _verdict(name: str, findings: list[Finding], lost: list[str]) -> Result:
         return Result(name, "failed", f"{first.where}{more}; {apart} ({worst.name})", *shown)
     if wrong:
         return Result(name, "skipped", f"its tolerance is informative: {worst.where}; {apart}", *shown)
-    if all(f.tolerance.measure == "exact" for f in findings):
+    if not inexact:
         return Result(name, "passed", "exact", *shown)
     return Result(name, "passed", f"{apart} ({worst.name})", *shown)
 

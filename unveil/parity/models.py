@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from unveil.config import BackboneConfig, ModelConfig, VocabConfig, load_preset
 from unveil.model.backbone import Backbone

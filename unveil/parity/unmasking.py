@@ -72,6 +72,7 @@ def unmasked(models: BackboneSide, case: Case) -> Iterator[Check]:
     before = torch.stack([e.ids[0].masked_fill(e.committed[0], layout.mask) for e in events])
     masked = before == layout.mask
     yield Check("ids", line_of(canvas, task, layout))
+    yield Check("steps_run", len(events), p.get("steps_run"), tolerance="exact")
     yield Check("trace_tokens", before)
     yield Check("trace_window_end", [e.end for e in events])
     yield Check("trace_max_prob", torch.stack([_surest(*step, task, policy, layout) for step in steps]), counted=masked)
