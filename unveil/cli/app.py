@@ -13,6 +13,7 @@ from unveil.cli.eval import evaluate
 from unveil.cli.generate import generate
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
+from unveil.cli.parity import parity
 from unveil.cli.replay import replay
 from unveil.cli.retrieve import retrieve
 from unveil.cli.train import train
@@ -47,7 +48,21 @@ def top(
     """What all verbs share."""
 
 
-for _verb in (generate, understand, edit, interleave, chat, retrieve, replay, train, convert, inspect, verify, doctor):
+for _verb in (
+    generate,
+    understand,
+    edit,
+    interleave,
+    chat,
+    retrieve,
+    replay,
+    train,
+    convert,
+    inspect,
+    verify,
+    parity,
+    doctor,
+):
     app.command()(_verb)
 app.add_typer(evaluate, name="eval")
 app.add_typer(config, name="config")
