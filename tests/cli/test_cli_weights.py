@@ -46,3 +46,6 @@ def test_convert_writes_a_directory_that_verifies(unveil, refused, released_dire
     assert "say what to convert" in refused("convert", released_directory)
     assert "say what to convert" in refused("convert", released_directory, "--layout", "unveil")
     assert "say what to convert" in refused("convert", released_directory, tmp_path / "x", "--sigvq")
+    assert "the released layout cannot say image_tokenizer.window" in refused(
+        "convert", "tiny", tmp_path / "x", "--layout", "official"
+    )

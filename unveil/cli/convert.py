@@ -11,7 +11,7 @@ from unveil.errors import OutputError, RequestError
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory.")],
+    model: options.AnyModel,
     target: Annotated[Path | None, typer.Argument(metavar="TARGET", help="A new directory, for --layout.")] = None,
     layout: Annotated[Literal["official", "unveil"] | None, typer.Option("--layout", help="What TARGET is in.")] = None,
     sigvq: Annotated[bool, typer.Option("--sigvq", help="Write sigvq_embedding.pt as safetensors, beside it.")] = False,
@@ -23,6 +23,9 @@ def convert(
     """Write a model anew in the other layout, byte for byte, or make a released directory ready to load."""
     if not sigvq == (layout is None) == (target is None):
         raise RequestError("say what to convert: MODEL --sigvq, or MODEL TARGET --layout official or unveil")
+    from unveil.pipeline.place import model_directory
+
+    source = model_directory(model)
     if target is not None and layout is not None:
         from unveil.weights.convert import convert as write
 
