@@ -12,6 +12,7 @@ from unveil.cli.edit import edit
 from unveil.cli.eval import evaluate
 from unveil.cli.generate import generate
 from unveil.cli.interleave import interleave
+from unveil.cli.plan import plan
 from unveil.cli.replay import replay
 from unveil.cli.retrieve import retrieve
 from unveil.cli.train import train
@@ -45,7 +46,7 @@ def top(
     """What all verbs share."""
 
 
-for _verb in (generate, understand, edit, interleave, chat, retrieve, replay, train, convert, doctor):
+for _verb in (generate, understand, edit, interleave, chat, retrieve, replay, train, convert, plan, doctor):
     app.command()(_verb)
 app.add_typer(evaluate, name="eval")
 app.add_typer(config, name="config")
