@@ -121,8 +121,10 @@ def hold(module: nn.Module, precision: Precision) -> bool:
 def parse_bytes(text: str) -> int:
     """24GB is 24 thousand million bytes, 24GiB is 24 x 2^30. Raises RequestError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", text.strip(), flags=re.IGNORECASE)
-    size = 0 if found is None else int(
-        float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1)
+    size = (
+        0
+        if found is None
+        else int(float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1))
     )
     if not size:
         raise RequestError(f"'{text}' is no amount of memory; write it as 24GB or 24GiB")
