@@ -16,12 +16,13 @@ from unveil.shapes import Tensor
 def peak_bytes(run: Callable[[], object], held: Iterable[Tensor]) -> int:
     """The most bytes that tensors made by `run` occupy at one time; `held` are those from before, weights above all.
 
-    A view counts once, with what it views. What a kernel takes and gives back inside one operation is not seen.
+    A view counts once, with what it views. What a kernel takes and gives back inside one operation is not seen, save
+    that a convolution is taken to repack weight and result, as it does on the CPU.
     Attention counts its result alone: fused kernels hold no scores. Where one is not taken (it may not be, with a mask
     on some devices) this is too little. On the meta device, which knows no numbers, every expert gets equally many.
     """
     live = _Live(held)
-    with torch.inference_mode(), _Known(), live:
+    with torch.no_grad(), _Known(), live:  # inference mode would hide what composite operations do
         run()
     return live.peak
 
@@ -40,6 +41,8 @@ class _Live(TorchDispatchMode):
         """Run the operation and count what it made."""
         made = func(*args, **(kwargs or {}))
         tree_map_only(torch.Tensor, self._born, made)
+        if func is torch.ops.aten.convolution.default:
+            self.peak = max(self.peak, self.now + args[1].nbytes + made.nbytes)
         return made
 
     def _born(self, tensor: Tensor) -> None:
