@@ -106,7 +106,7 @@ def test_the_official_weights_are_two_bytes_a_parameter():
 
 
 GOALS = [
-    ("generate", "bfloat16", "resident", 47.14, 47),
+    ("generate", "bfloat16", "resident", 47.35, 47),
     ("generate", "bfloat16", "staged", 32.92, 33),
     ("generate", "int8", "staged", 17.38, 20),
     ("generate", "int4", "staged", 10.01, 13),
@@ -122,7 +122,7 @@ def test_the_planned_peaks_of_the_official_model(task, precision, residency, pla
     work = Work.of(OFFICIAL, task, 1024 if task == "generate" else None)
     peak = Plan(precision, residency, needs(OFFICIAL, work, precision)).device / 1e9
     assert peak == pytest.approx(planned, abs=0.005)
-    assert (peak <= goal) is (residency == "staged")  # all resident in bfloat16 is 0.14 GB too much
+    assert (peak <= goal) is (residency == "staged")  # all resident in bfloat16 is 0.35 GB too much
 
 
 def test_staging_holds_one_part_at_a_time_and_all_of_them_on_the_host():
