@@ -14,6 +14,7 @@ from unveil.cli.generate import generate
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
 from unveil.cli.parity import parity
+from unveil.cli.plan import plan
 from unveil.cli.replay import replay
 from unveil.cli.retrieve import retrieve
 from unveil.cli.train import train
@@ -61,6 +62,7 @@ for _verb in (
     inspect,
     verify,
     parity,
+    plan,
     doctor,
 ):
     app.command()(_verb)
