@@ -1,4 +1,4 @@
-"""The golden checkpoints as one released directory: codes that the image parts lack get random rows."""
+"""The golden checkpoints as one released directory: codes that the image parts lack get random rows, larger pictures places."""
 
 import json
 import shutil
@@ -33,6 +33,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     has, wanted = described["vq_config"]["num_embeddings"], 128
     described["vq_config"]["num_embeddings"] = wanted
     (path / "image_tokenizer/config.json").write_text(json.dumps(described))
+    described = json.loads((path / "decoder/config.json").read_text())
+    (path / "decoder/config.json").write_text(json.dumps(described | {"axes_lens": [4096, 128, 128]}))
     for file in ("image_tokenizer/model.safetensors", SIGVQ_FILE):
         _grow(path / file, has, wanted)
     return path

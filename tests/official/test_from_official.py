@@ -14,7 +14,7 @@ import unveil.official
 
 PAGE = Path(__file__).parents[2] / "docs" / "from-official.md"
 SCRIPTS = dict(
-    re.findall(r"^## .*`(\w+\.py)`\n\n```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    re.findall(r"^## [^\n]*`(\w+\.py)`\n\n```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
 )
 
 
