@@ -1,4 +1,4 @@
-"""The golden checkpoints as one released directory: codes that the image parts lack get random rows, larger pictures places."""
+"""The golden checkpoints as one released directory: made to fit each other with random rows for more codes."""
 
 import json
 import shutil

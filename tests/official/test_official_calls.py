@@ -1,5 +1,6 @@
 """Our calls under the released names: what the released code gave, and the sane thing where that is a quirk."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from unveil.official import (
     smart_resize_images,
     var_center_crop,
 )
-from unveil.official.load import place_of
+from unveil.official.load import open_parts, place_of
 from unveil.official.model import _line
 from unveil.parity.golden import Golden
 from unveil.sampling import Allowed, Stop, Task
@@ -138,6 +139,7 @@ def test_sprint_in_edits_counts_only_in_the_sane_behavior() -> None:
     assert model("official").edit_image(**arguments, use_sprint=True, keep_ratio=0.3, cache_warmup_steps=1) == plain
     pruned = model("sane").edit_image(**arguments, use_sprint=True, keep_ratio=0.3, cache_warmup_steps=1)
     assert pruned["approximate"] and len(pruned["token_ids"]) == 64
+    assert pruned["token_ids"] != model("sane").edit_image(**arguments)["token_ids"]
 
 
 def test_nothing_to_say_is_refused_in_the_sane_behavior() -> None:
@@ -198,8 +200,9 @@ def test_the_shipped_model_has_the_released_calls_too() -> None:
 
 
 def test_only_what_is_asked_for_is_read(released: Path) -> None:
-    parts = AutoModelForCausalLM.from_pretrained(released).parts
-    assert list(parts.modules) == ["backbone"]
+    assert list(AutoModelForCausalLM.from_pretrained(released).parts.modules) == ["backbone"]
+    rendering = ["code_embedding", "decoder", "vae"]
+    assert list(open_parts(released, rendering, "cpu", None).modules) == rendering
 
 
 def test_a_picture_becomes_codes_and_the_codes_a_picture(released: Path) -> None:
@@ -242,3 +245,11 @@ def test_pictures_are_resized_and_cropped_as_released() -> None:
     small = Image.new("RGB", (64, 64), (255, 255, 255))
     assert var_center_crop(small, crop_size_list=sizes).getpixel((500, 500)) == (255, 255, 255)
     assert var_center_crop(small, crop_size_list=sizes, behavior="official").getpixel((500, 500)) == (0, 0, 0)
+
+
+def test_what_the_table_of_differences_says_shows_a_line_exists() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "official-differences.md").read_text(encoding="utf-8")
+    tests = set(re.findall(r"`(test_\w+)`", page))
+    assert len(tests) > 5 and not [name for name in tests if name not in globals()]
+    cases = set(re.findall(r"`([eg]\d\d)`", page))
+    assert len(cases) > 5 and not [c for c in cases if not any(name.startswith(c) for name in GOLDEN.entries)]

@@ -29,8 +29,8 @@ class AutoModelForCausalLM:
         device_map: DeviceMap = None,
         torch_dtype: str | torch.dtype | None = None,
         trust_remote_code: bool = False,
-        local_files_only: bool = True,
-        low_cpu_mem_usage: bool = True,
+        local_files_only: bool = False,
+        low_cpu_mem_usage: bool = False,
         attn_implementation: str | None = None,
     ) -> Model:
         """The backbone in a directory, ready to sample from; float32 on the CPU unless told otherwise.
@@ -47,7 +47,7 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(
-        model_path: str | Path, *, trust_remote_code: bool = False, local_files_only: bool = True
+        model_path: str | Path, *, trust_remote_code: bool = False, local_files_only: bool = False
     ) -> Text:
         """The tokenizer in a directory. The other arguments change nothing."""
         return Text.load(model_directory(model_path) / TOKENIZER_FILE)
