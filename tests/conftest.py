@@ -1,10 +1,14 @@
 """A whole model of real classes with random weights, small enough to build, save and load in a second."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from unveil.config import ModelConfig, load_preset
@@ -12,10 +16,39 @@ from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.pipeline import Uni
 from unveil.vocab.layout import Layout
 from unveil.vocab.text import Text
+from unveil.weights.official_config import official_model_config
 from unveil.weights.read import Parts, build
 from unveil.weights.save import save
 
-TOKENIZER = Path(__file__).parent / "golden" / "backbone-A" / "checkpoint" / "tokenizer.json"
+CHECKPOINT = Path(__file__).parent / "golden" / "backbone-A" / "checkpoint"
+TOKENIZER = CHECKPOINT / "tokenizer.json"
+RELEASED_JSON: dict[str, dict[str, Any]] = {
+    "image_tokenizer/config.json": {
+        "hidden_size": 16, "intermediate_size": 32, "depth": 1, "num_heads": 2, "patch_size": 16, "image_size": 128,
+        "num_embeddings": 128, "embed_dim": 8, "latent_channels": 16,
+    },
+    "image_tokenizer/preprocessor_config.json": {
+        "do_rescale": True, "do_normalize": True, "patch_size": 16, "temporal_patch_size": 1, "merge_size": 1,
+        "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255,
+    },
+    "decoder/config.json": {
+        "all_f_patch_size": [1], "all_patch_size": [2], "axes_dims": [4, 6, 6], "axes_lens": [4096, 128, 128],
+        "cap_feat_dim": 8, "dim": 32, "n_heads": 2, "n_kv_heads": 2, "n_layers": 1, "n_refiner_layers": 1,
+        "norm_eps": 1e-05, "qk_norm": True, "rope_theta": 256.0, "siglip_feat_dim": None, "t_scale": 1000.0,
+    },
+    "vae/config.json": {
+        "act_fn": "silu", "block_out_channels": [8] * 4, "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4, "in_channels": 3, "out_channels": 3, "latent_channels": 4,
+        "layers_per_block": 1, "mid_block_add_attention": True, "norm_num_groups": 4, "sample_size": 64,
+        "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False,
+    },
+}  # fmt: skip
+RELEASED_FILES = {
+    "image_tokenizer": "image_tokenizer/model.safetensors",
+    "code_embedding": "image_tokenizer/sigvq_embedding.safetensors",
+    "decoder": "decoder/model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+}
 
 
 def _small_config() -> ModelConfig:
@@ -82,3 +115,21 @@ def other_directory(model_parts: Parts, tmp_path_factory: pytest.TempPathFactory
 def uni(model_directory: Path) -> Uni:
     """That model, loaded."""
     return Uni.load(model_directory, "cpu")
+
+
+@pytest.fixture(scope="session")
+def released_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden backbone with image parts of random weights around it, as a release has them; treat as read-only."""
+    directory = tmp_path_factory.mktemp("released") / "model"
+    shutil.copytree(CHECKPOINT, directory)
+    for name, data in RELEASED_JSON.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(json.dumps(data))
+    shutil.copytree(directory / "decoder", directory / "decoder-turbo")
+    modules = build(official_model_config(directory, Text.load(directory / "tokenizer.json")))
+    for seed, (name, file) in enumerate([*RELEASED_FILES.items(), ("decoder", "decoder-turbo/model.safetensors")]):
+        generator = torch.Generator().manual_seed(seed)
+        state = modules[name].state_dict()
+        random = {n: torch.randn(t.shape, generator=generator) * 0.3 for n, t in state.items()}
+        save_file(random, directory / file)
+    return directory

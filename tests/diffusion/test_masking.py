@@ -112,4 +112,12 @@ def test_sample_weights_follow_paper_equation_6() -> None:
     samples = torch.tensor([0, 0, 0, 0, 2])  # sample 1 has no masked position
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     expected = (10.0 / 2 + 5.0 / 1) / (1 / 2 + 1 / 1)
-    assert (sample_weights(samples, 3) * losses).sum().item() == pytest.approx(expected)
+    everything = torch.ones(5, dtype=torch.bool)
+    assert (sample_weights(samples, everything) * losses).sum().item() == pytest.approx(expected)
+
+
+def test_padding_does_not_make_a_sample_longer() -> None:
+    samples = torch.tensor([0, 0, 0, 0, 1])
+    words = torch.tensor([True, False, False, False, True])
+    assert torch.allclose(sample_weights(samples, words), torch.full((5,), 0.5))  # one word each, so beta is alike
+    assert torch.isfinite(sample_weights(samples, torch.zeros(5, dtype=torch.bool))).all()

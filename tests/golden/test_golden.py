@@ -34,6 +34,11 @@ def test_every_case_is_known() -> None:
     assert kinds == set(BACKBONE.known) and set(RUNNERS["image-A"].names) == set(RUNNERS["image-A"].known)
 
 
+def test_the_case_in_bfloat16_has_its_weights_in_bfloat16() -> None:
+    network = models().read(torch.bfloat16)
+    assert {p.dtype for p in network.parameters()} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("name", ["c1_forward", "c9_forward_block32", "b_layer1"])
 def test_our_block_causal_mask_is_the_official_one(name: str) -> None:
     case = BACKBONE.golden.case(name)

@@ -27,7 +27,15 @@ def small() -> ModelConfig:
     sizes = {
         "vocab": {"size": 1088},
         "image_tokenizer": {"width": 16, "mlp_width": 32, "layers": 1, "heads": 2, "codes": 64, "code_width": 8},
-        "backbone": {"width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "rope_theta": 10000, "mlp_width": 48}
+        "backbone": {
+            "width": 32,
+            "layers": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "rope_theta": 10000,
+            "mlp_width": 48,
+        }
         | {"expert_width": 16},
         "decoder": {"width": 32, "layers": 1, "heads": 2, "condition_width": 16, "axes_dims": (4, 6, 6)}
         | {"time_width": 16, "time_mlp_width": 32},

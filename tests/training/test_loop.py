@@ -104,18 +104,21 @@ def backbone_objective(small: ModelConfig, text: Text) -> Callable[[], BackboneO
     return make
 
 
+@pytest.mark.parametrize("orthogonal", [None, 2.0])
 def test_resumed_equals_uninterrupted_for_the_backbone(
     backbone_objective: Callable[[], BackboneObjective],
     settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    orthogonal: float | None,
 ) -> None:
-    whole, parted = (settings(steps=4, directory=tmp_path / name) for name in ("whole", "parted"))
+    optim = {"lr": 0.02, "warmup": 2, "decay": 0.5, "orthogonal": orthogonal}
+    whole, parted = (settings(steps=4, directory=tmp_path / name, optim=optim) for name in ("whole", "parted"))
     train(whole, backbone_objective(), no_ship)
     interrupted(backbone_objective, parted, 2, monkeypatch)
     assert_equal(newest(parted), newest(whole))
     assert log(parted) == log(whole)
-    assert newest(whole).weights["model.layers.1.mlp.gate.expert_bias"].abs().sum() > 0  # it is carried along
+    assert newest(whole).weights["backbone.model.layers.1.mlp.gate.expert_bias"].abs().sum() > 0  # it is carried along
 
 
 def test_the_same_seed_gives_the_same_loss_bit_for_bit_and_another_seed_another(

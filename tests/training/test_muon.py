@@ -22,7 +22,9 @@ def test_singular_values_end_near_one_and_singular_vectors_stay(shape: tuple[int
 
 
 def test_a_stack_is_turned_matrix_by_matrix() -> None:
-    stack = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0.1, 1])[:, None, None]
+    stack = (
+        torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0.1, 1])[:, None, None]
+    )
     assert torch.allclose(orthogonalize(stack), torch.stack([orthogonalize(m) for m in stack]), atol=1e-5)
 
 
@@ -51,7 +53,10 @@ def test_only_matrices_of_numbered_modules_are_turned() -> None:
         }
     )
     turned = {
-        id(p) for g in build_optimizer(module, OptimConfig(lr=1, orthogonal=1.0)).param_groups if g["orthogonal"] for p in g["params"]
+        id(p)
+        for g in build_optimizer(module, OptimConfig(lr=1, orthogonal=1.0)).param_groups
+        if g["orthogonal"]
+        for p in g["params"]
     }
     assert [n for n, p in module.named_parameters() if id(p) in turned] == ["layers.0.in.weight"]
     plain = build_optimizer(module, OptimConfig(lr=1))

@@ -156,6 +156,16 @@ def test_each_weighting_is_its_formula(
     assert torch.allclose(found / found.sum(), wanted / wanted.sum())
 
 
+def test_an_answer_of_one_word_weighs_as_a_sample_of_its_own(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+) -> None:
+    objective = backbone_objective(small, text, tokenizer, weighting="mtrs", end_weight=0.1)
+    pad = small.vocab.pad
+    target, samples = torch.tensor([5, 6, 7, 8, 9, pad, pad]), torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    found = objective.weights(target, samples, torch.full((7,), 0.5))
+    assert torch.allclose(found / found[4], torch.tensor([0.5, 0.5, 0.5, 0.5, 1.0, 0.1, 0.1]))
+
+
 def test_the_router_bias_follows_the_load_of_all_batches_of_a_step(
     small: ModelConfig, text: Text, tokenizer: ImageTokenizer
 ) -> None:

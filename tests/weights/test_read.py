@@ -1,6 +1,7 @@
 """Loading a model directory: exact when whole, one error that names everything when not."""
 
 import json
+import pickle
 import shutil
 import struct
 from pathlib import Path
@@ -24,6 +25,11 @@ def rewrite(directory: Path, name: str, **changes: torch.Tensor | None) -> None:
             state[tensor] = value
     save_file(state, directory / name)
     accept(directory)
+
+
+def declare(header: bytes) -> bytes:
+    """A file's beginning with this header."""
+    return struct.pack("<Q", len(header)) + header
 
 
 def accept(directory: Path) -> None:
@@ -120,25 +126,37 @@ def test_a_truncated_file_without_manifest_is_told_by_its_own_header(parts: Part
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        b"",
-        b"hello",
-        b"PK\x03\x04" + bytes(200),
-        b"\xff" * 64,
-        struct.pack("<Q", 2) + b"[]",
-        struct.pack("<Q", 10) + b'{"a":null}',
-        struct.pack("<Q", 60) + b'{"a":{"dtype":"F32","shape":["x"],"data_offsets":[0,4]}}    ' + bytes(4),
-        struct.pack("<Q", 60) + b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,"y"]}}   ' + bytes(4),
-        struct.pack("<Q", 100_000) + b"[" * 100_000,
+        (b"", "shorter than 8 bytes"),
+        (b"hello", "shorter than 8 bytes"),
+        (b"PK\x03\x04" + bytes(200), "a zip archive, as torch files are"),
+        (pickle.dumps(list(range(99))), "a pickle"),
+        (b"\xff" * 64, f"a header of {2**64 - 1} bytes in 64, at most 10000000 are read"),
+        (declare(b"[]"), "not a JSON object"),
+        (declare(b"{'a'}"), "not JSON"),
+        (declare(b'{"a":null}'), "a is no tensor"),
+        (declare(b'{"a":{"dtype":"F32","shape":["x"],"data_offsets":[0,4]}}') + bytes(4), "a is no tensor"),
+        (declare(b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}') + bytes(4), "a is no tensor"),
+        (declare(b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}') + bytes(4), "a is no tensor"),
+        (declare(b'{"a":{"dtype":"F32","shape":[1%s],"data_offsets":[0,4]}}' % (b"0" * 4000)), "a is no tensor"),
+        (
+            declare(b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}') + bytes(8),
+            "a is C64, a dtype not known here",
+        ),
+        (declare(b'{"a\\n":{}}'), "a tensor's name cannot be printed"),
+        (declare(b'{"a":{},"a":{}}'), "'a' stands there twice"),
+        (declare(b"[" * 100_000), "nested too deeply"),
     ],
 )
-def test_garbage_is_refused_by_name_size_and_remedy(parts: Parts, tmp_path: Path, content: bytes) -> None:
+def test_garbage_is_refused_by_name_size_reason_and_remedy(
+    parts: Parts, tmp_path: Path, content: bytes, reason: str
+) -> None:
     file = tmp_path / "vae.safetensors"
     file.write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         load_part(build(parts.config)["vae"], file)
-    expected = f"{file}: {len(content)} bytes without a safetensors header; copy or download it again"
+    expected = f"{file}: {len(content)} bytes without a safetensors header ({reason}); copy or download it again"
     assert str(caught.value) == expected
 
 
@@ -151,7 +169,7 @@ def test_overlapping_tensors_are_refused_by_name(parts: Parts, directory: Path) 
         entries[name]["data_offsets"] = entries["prior_projector.net.2.bias"]["data_offsets"]
     text = json.dumps(entries).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
-    with pytest.raises(WeightsError, match="code_embedding.safetensors: damaged"):
+    with pytest.raises(WeightsError, match=r"code_embedding.safetensors: damaged, prior\S+ lies at bytes \d+ to"):
         load_part(build(parts.config)["code_embedding"], file)
 
 
@@ -214,7 +232,7 @@ def test_a_manifest_that_points_outside_its_directory_is_refused(directory: Path
         "../x.safetensors": directory.parent / "x.safetensors",
     }
     (directory / "manifest.json").write_text(to_json(files.items()))
-    with pytest.raises(WeightsError, match=r"entry '\.\./x\.safetensors' is not a plain file name"):
+    with pytest.raises(WeightsError, match=r"entry '\.\./x\.safetensors' leads out of its directory"):
         load(directory)
 
 
@@ -222,6 +240,13 @@ def test_a_configuration_of_another_vocabulary_is_refused(directory: Path) -> No
     config = (directory / "config.yaml").read_text().replace("mask: 479", "mask: 480")
     (directory / "config.yaml").write_text(config)
     with pytest.raises(WeightsError, match="vocab.mask says 480"):
+        load(directory)
+
+
+def test_a_configuration_of_a_billion_layers_is_refused_before_they_are_built(directory: Path) -> None:
+    config = (directory / "config.yaml").read_text().replace("layers: 2", f"layers: {10**9}")
+    (directory / "config.yaml").write_text(config)
+    with pytest.raises(ConfigError, match="config.yaml: image_tokenizer.layers: .*; backbone.layers: .*1024"):
         load(directory)
 
 

@@ -11,12 +11,14 @@ from unveil.cli.doctor import doctor
 from unveil.cli.edit import edit
 from unveil.cli.eval import evaluate
 from unveil.cli.generate import generate
+from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
 from unveil.cli.parity import parity
 from unveil.cli.replay import replay
 from unveil.cli.retrieve import retrieve
 from unveil.cli.train import train
 from unveil.cli.understand import understand
+from unveil.cli.verify import verify
 from unveil.version import VERSION
 
 __all__ = ["Abort", "UsageProblem", "app"]
@@ -46,7 +48,21 @@ def top(
     """What all verbs share."""
 
 
-for _verb in (generate, understand, edit, interleave, chat, retrieve, replay, train, convert, parity, doctor):
+for _verb in (
+    generate,
+    understand,
+    edit,
+    interleave,
+    chat,
+    retrieve,
+    replay,
+    train,
+    convert,
+    inspect,
+    verify,
+    parity,
+    doctor,
+):
     app.command()(_verb)
 app.add_typer(evaluate, name="eval")
 app.add_typer(config, name="config")

@@ -1,32 +1,47 @@
-"""`unveil convert`: the one file of the release that is no safetensors file."""
+"""`unveil convert`: a model in the other layout, and the one file of the release that is no safetensors file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from unveil.cli import options
-from unveil.cli.output import say, say_json
+from unveil.cli.output import progress, say, say_json
 from unveil.errors import OutputError, RequestError
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory as released.")],
+    model: options.AnyModel,
+    target: Annotated[Path | None, typer.Argument(metavar="TARGET", help="A new directory, for --layout.")] = None,
+    layout: Annotated[Literal["official", "unveil"] | None, typer.Option("--layout", help="What TARGET is in.")] = None,
     sigvq: Annotated[bool, typer.Option("--sigvq", help="Write sigvq_embedding.pt as safetensors, beside it.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write it also where it is already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write that one also where it is already.")] = False,
+    decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Make a released directory ready to load."""
-    if not sigvq:
-        raise RequestError("say what to convert: --sigvq is all there is")
-    from unveil.weights.official_model import SIGVQ_FILE
-    from unveil.weights.sigvq import convert_sigvq
+    """Write a model anew in the other layout, byte for byte, or make a released directory ready to load."""
+    if not sigvq == (layout is None) == (target is None):
+        raise RequestError("say what to convert: MODEL --sigvq, or MODEL TARGET --layout official or unveil")
+    from unveil.pipeline.place import model_directory
 
-    target = source / SIGVQ_FILE
-    if target.exists() and not force:
-        raise OutputError(f"{target}: is there already; --force writes it anew")
-    convert_sigvq(target.with_suffix(".pt"), target)
-    if as_json:
-        say_json({"file": str(target), "bytes": target.stat().st_size})
+    source = model_directory(model)
+    if target is not None and layout is not None:
+        from unveil.weights.convert import convert as write
+
+        write(source, target, layout, progress(quiet), decoder=decoder)
+        made = [file for file in target.rglob("*") if file.is_file()]
     else:
-        say(f"{target}  {target.stat().st_size} bytes")
+        from unveil.weights.official_model import SIGVQ_FILE
+        from unveil.weights.sigvq import convert_sigvq
+
+        target = source / SIGVQ_FILE
+        if target.exists() and not force:
+            raise OutputError(f"{target}: is there already; --force writes it anew")
+        convert_sigvq(target.with_suffix(".pt"), target)
+        made = [target]
+    size = sum(file.stat().st_size for file in made)
+    if as_json:
+        say_json({"file": str(target), "bytes": size})
+    else:
+        say(f"{target}  {size} bytes")

@@ -14,6 +14,7 @@ ImageGuidance = Annotated[float | None, typer.Option("--image-guidance", help="H
 SolverSteps = Annotated[int | None, typer.Option("--solver-steps", help="Steps from noise to pixels.")]
 Temperature = Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")]
 Model = Annotated[str, typer.Option("--model", help="A model inside the package, or a directory.")]
+AnyModel = Annotated[str, typer.Argument(metavar="MODEL", help="A model inside the package, or a directory.")]
 Decoder = Annotated[Kind, typer.Option("--decoder", help="Of a released model: normal, or turbo (8 solver steps).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

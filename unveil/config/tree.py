@@ -1,8 +1,11 @@
 """Every number that makes one model differ from another: a frozen tree that `tiny` and `official` fill."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Layers = Annotated[int, Field(ge=1, le=1 << 10)]
+"""How many layers: bounded, since even without memory each takes time to build."""
 
 
 class Config(BaseModel):
@@ -25,8 +28,8 @@ class ImageTokenizerConfig(Config):
 
     width: int
     mlp_width: int
-    layers: int
-    heads: int
+    layers: Layers
+    heads: PositiveInt
     patch_size: int
     position_grid: int  # side of the learned position table; other grids interpolate it
     norm_eps: float = 1e-6
@@ -36,20 +39,26 @@ class ImageTokenizerConfig(Config):
     pixel_std: float = 0.5
     window: int | None = None  # attention stays inside windows of window x window patches; None: the whole picture
 
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
 
 class BackboneConfig(Config):
     """The mixture-of-experts transformer over text tokens and image codes (spec backbone 1)."""
 
     width: int
-    layers: int
+    layers: Layers
     dense_layers: int  # the first ones have one MLP instead of experts
     heads: int
-    kv_heads: int
+    kv_heads: PositiveInt
     head_dim: int
     mlp_width: int
     experts: int
     chosen_experts: int
-    groups: int
+    groups: PositiveInt
     kept_groups: int
     expert_width: int
     shared_experts: int
@@ -76,9 +85,9 @@ class DecoderConfig(Config):
     """The flow-matching transformer that renders codes into latents (spec image 5)."""
 
     width: int
-    layers: int
+    layers: Layers
     refiner_layers: int
-    heads: int
+    heads: PositiveInt
     condition_width: int  # width of the code embedding that conditions it
     patch_size: int = 2
     axes_dims: tuple[int, int, int]  # head_dim split over (sequence, row, column)
@@ -92,6 +101,12 @@ class DecoderConfig(Config):
     condition_upsample: int = 2  # each code is repeated this often along each side
     condition_layout: Literal["line", "grid"] = "line"  # positions of the codes: 1-D as released, or (row, column)
 
+    @model_validator(mode="after")
+    def _split(self) -> Self:
+        if sum(self.axes_dims) * self.heads != self.width:
+            raise ValueError(f"axes_dims {self.axes_dims} times heads {self.heads} do not make width {self.width}")
+        return self
+
 
 class VaeConfig(Config):
     """diffusers.AutoencoderKL (spec image 7)."""
@@ -99,10 +114,16 @@ class VaeConfig(Config):
     block_channels: tuple[int, ...]
     layers_per_block: int
     latent_channels: int
-    norm_groups: int
+    norm_groups: PositiveInt
     sample_size: int
     scaling_factor: float
     shift_factor: float
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if not self.block_channels or any(width % self.norm_groups for width in self.block_channels):
+            raise ValueError(f"block_channels {self.block_channels} are no multiples of norm_groups {self.norm_groups}")
+        return self
 
     @property
     def factor(self) -> int:
@@ -148,7 +169,8 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.vocab.size != self.vocab.image_offset + self.image_tokenizer.codes:
-            raise ValueError("vocab.size must be vocab.image_offset + image_tokenizer.codes")
+            found = f"{self.vocab.size} is not {self.vocab.image_offset} + {self.image_tokenizer.codes}"
+            raise ValueError(f"vocab.size must be vocab.image_offset + image_tokenizer.codes, but {found}")
         return self
 
     @property

@@ -65,7 +65,7 @@ def whitened(models: ImageSide, case: Case) -> Iterator[Check]:
 @torch.no_grad()
 def tokenized(models: ImageSide, case: Case) -> Iterator[Check]:
     """Pictures to pixels, features, latents and codes."""
-    network, side = models.tokenizer, models.config("normal").image_tokenizer.patch_size
+    network, side = models.tokenizer, models.tokenizer_config.patch_size
     for i, row in enumerate(case.params["cases"]):
         h, w = row["grid"][-2:]
         pixels = network.prepare(torch.from_numpy(_noise_picture(row))[None])
@@ -103,7 +103,7 @@ def ode(models: ImageSide, case: Case) -> Iterator[Check]:
     times = euler_times(int(_number(case, "grid_points", r"(\d+) grid points")), _shift(case))
     z = case.inputs["ode.z"][:, :, 0]
     features = case.inputs["condition.features"][None]
-    field = conditioned_field(models.decoder("normal"), features, _grid(models, z), _guidance(case))
+    field = conditioned_field(models.decoder("normal"), features, _grid(models, "normal", z), _guidance(case))
     if "times" in case.params:
         yield Check("times", times[:-1].tolist(), case.params["times"], tolerance=_TIMES)
     yield Check("ode.out", solver.euler(field, z, times), case.inputs["ode.out"])
@@ -116,7 +116,7 @@ def turbo(models: ImageSide, case: Case) -> Iterator[Check]:
     evaluations = len(case.params["times"]) if "times" in case.params else None
     times = turbo_times(int(_number(case, "evaluations", r"(\d+) evaluations", evaluations)))
     generators, shape = [torch.Generator().manual_seed(case.params["seed"])], tuple(z.shape[1:])
-    field = conditioned_field(models.decoder("turbo"), features, _grid(models, z), 0.0)
+    field = conditioned_field(models.decoder("turbo"), features, _grid(models, "turbo", z), 0.0)
     if "times" in case.params:
         yield Check("times", times[:-1].tolist(), case.params["times"], tolerance=_TIMES)
     yield Check("turbo.z", draw_noise(shape, generators), z, tolerance="exact")
@@ -180,9 +180,9 @@ def _codes(entry: Mapping[str, Any]) -> Int[Tensor, "1 h w"]:
     return torch.tensor(entry["codes"]).reshape(1, entry["height"], entry["width"])
 
 
-def _grid(models: ImageSide, latents: Float[Tensor, "B C H W"]) -> tuple[int, int]:
+def _grid(models: ImageSide, kind: DecoderKind, latents: Float[Tensor, "B C H W"]) -> tuple[int, int]:
     """Rows and columns of the decoder's patches."""
-    side = models.config("normal").decoder.patch_size
+    side = models.config(kind).decoder.patch_size
     return latents.shape[-2] // side, latents.shape[-1] // side
 
 

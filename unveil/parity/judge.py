@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one case. `deviation` is the worst, by the measure of `tolerance`; None where nothing compares."""
+    """The verdict on one case. `deviation` is the worst, by the measure of `tolerance`; None where it is no number."""
 
     name: str
     status: Status
@@ -80,7 +81,7 @@ def _verdict(name: str, findings: list[Finding], lost: list[str]) -> Result:
         return Result(name, "failed", "nothing was compared")
     inexact = [f for f in findings if f.tolerance.measure != "exact"]
     worst = max(wrong or inexact or findings, key=lambda f: f.share)
-    shown = (worst.name, worst.deviation, worst.tolerance.bound)
+    shown = (worst.name, worst.deviation if isfinite(worst.deviation) else None, worst.tolerance.bound)
     apart = f"worst {worst.deviation:.1e} of {worst.tolerance.bound:.0e}"
     if any(not f.tolerance.informative for f in wrong):
         first = next(f for f in wrong if not f.tolerance.informative)

@@ -8,6 +8,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from unveil.config import BackboneConfig, ModelConfig, VocabConfig, load_preset
+from unveil.config.tree import ImageTokenizerConfig
 from unveil.model.backbone import Backbone
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
@@ -77,12 +78,16 @@ class ImageSide:
         self.decoder = cache(self._decoder)
 
     @cached_property
+    def tokenizer_config(self) -> ImageTokenizerConfig:
+        """Sizes of the image tokenizer."""
+        return official_image_tokenizer(self.checkpoint / "image_tokenizer")
+
+    @cached_property
     def tokenizer(self) -> ImageTokenizer:
         """Pictures to codes."""
-        place = self.checkpoint / "image_tokenizer"
         with torch.device("meta"):
-            network = ImageTokenizer(official_image_tokenizer(place))
-        load_official_part(network, place)
+            network = ImageTokenizer(self.tokenizer_config)
+        load_official_part(network, self.checkpoint / "image_tokenizer")
         return network.eval().requires_grad_(False)
 
     @cached_property
@@ -110,7 +115,7 @@ class ImageSide:
     def _config(self, kind: DecoderKind) -> ModelConfig:
         """The image parts' sizes; the rest is that of the preset `official`."""
         parts = {
-            "image_tokenizer": official_image_tokenizer(self.checkpoint / "image_tokenizer"),
+            "image_tokenizer": self.tokenizer_config,
             "decoder": official_decoder(self.checkpoint / DECODER_DIRECTORIES[kind]),
             "vae": official_vae(self.checkpoint / "vae"),
         }

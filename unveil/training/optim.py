@@ -21,10 +21,12 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            turned = config.orthogonal is not None and parameter.ndim in (2, 3) and bool(_NUMBERED.search(name))
             scale = next((factor for part, factor in config.slow.items() if part in name), 1.0)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((config.orthogonal if turned else scale, decay, turned), []).append(parameter)
+            turned = parameter.ndim in (2, 3) and bool(_NUMBERED.search(name)) and config.orthogonal is not None
+            if config.orthogonal is not None and turned:
+                scale = config.orthogonal
+            groups.setdefault((scale, decay, turned), []).append(parameter)
     described = [
         {"params": p, "scale": scale, "weight_decay": decay, "orthogonal": turned, "momentum": config.momentum}
         for (scale, decay, turned), p in groups.items()

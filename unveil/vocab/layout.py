@@ -10,7 +10,7 @@ from unveil.errors import PromptError, WeightsError
 from unveil.shapes import Bool, Int, Tensor
 from unveil.vocab.text import Text, size_name
 
-_NAMES = {
+SPECIAL = {
     "pad": "<|endoftext|>",
     "mask": "<|mask|>",
     "soi": "<|image|>",
@@ -22,6 +22,7 @@ _NAMES = {
     "think": "<think>",
     "think_close": "</think>",
 }
+"""Field of `Layout` -> the special token that it looks up."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Layout:
     @classmethod
     def of(cls, vocab: VocabConfig, text: Text) -> Self:
         """The layout of a tokenizer, checked against the configuration. One WeightsError lists all that differs."""
-        ids = {field: text.find(token) for field, token in _NAMES.items()}
-        problems = [f"no token {_NAMES[field]}" for field, found in ids.items() if found is None]
+        ids = {field: text.find(token) for field, token in SPECIAL.items()}
+        problems = [f"no token {SPECIAL[field]}" for field, found in ids.items() if found is None]
         problems += _compare("<|endoftext|>", ids["pad"], "vocab.pad", vocab.pad)
         problems += _compare("<|mask|>", ids["mask"], "vocab.mask", vocab.mask)
         problems += _code_problems(vocab, text)

@@ -7,8 +7,8 @@ contents (about 1 s per GB) on request and in small models.
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,13 +37,14 @@ class Manifest(BaseModel):
     files: dict[str, Entry]
 
 
-def describe(file: Path) -> Entry:
-    """Size and checksums of a file, in one pass."""
+def describe(file: Path, heard: Callable[[int], object] = int) -> Entry:
+    """Size and checksums of a file, in one pass; `heard` is told the bytes of each piece read."""
     crc, sha, size = 0, hashlib.sha256(), 0
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             crc, size = zlib.crc32(chunk, crc), size + len(chunk)
             sha.update(chunk)
+            heard(len(chunk))
     return Entry(bytes=size, crc32=f"{crc:08x}", sha256=sha.hexdigest())
 
 
@@ -63,13 +64,19 @@ def read_manifest(path: Path) -> Manifest:
         raise WeightsError(f"{file}: not a manifest ({str(error).splitlines()[0]}); {REMEDY}") from None
 
 
+def is_inside(name: str) -> bool:
+    """Whether an entry's name stays in its directory whatever the system: relative, forward slashes, no `..`."""
+    path = PurePosixPath(name)
+    return name == str(path) and path.parts[:1] != ("/",) and not {"..", "."} & set(path.parts) and "\\" not in name
+
+
 def damages(path: Path, manifest: Manifest, *, verify: bool) -> list[str]:
     """Every listed file that is absent or of another size; with `verify` also those of other content."""
     problems = []
     for name, entry in manifest.files.items():
         file = Path(path) / name
-        if Path(name).name != name:
-            problems.append(f"{MANIFEST_FILE}: entry '{name}' is not a plain file name")
+        if not is_inside(name):
+            problems.append(f"{MANIFEST_FILE}: entry '{name}' leads out of its directory")
         elif not file.is_file():
             problems.append(f"{file}: missing, expected {entry.bytes} bytes; {REMEDY}")
         elif (size := file.stat().st_size) != entry.bytes:

@@ -13,7 +13,7 @@ from unveil.shapes import Tensor
 from unveil.weights.names import official_shapes, place
 from unveil.weights.official_config import official_config, read_json
 from unveil.weights.read import load_part
-from unveil.weights.tensors import REMEDY, header, misfits, read_tensors, shapes, target_dtype
+from unveil.weights.tensors import REMEDY, check_inside, header, misfits, read_tensors, shapes, target_dtype
 
 __all__ = ["INDEX_FILE", "SINGLE_FILES", "load_official_backbone", "load_official_part", "official_config"]
 
@@ -42,8 +42,8 @@ def load_official_backbone(
     directory = Path(directory)
     with torch.device("meta"):
         ours = shapes(Backbone(backbone, vocab))
-    shards = _shards(directory)
-    _check(shards, official_shapes(ours), directory)
+    shards = shards_of(directory)
+    check_shards(shards, official_shapes(ours), directory)
     state = {n: torch.empty(s, dtype=target_dtype(n, dtype), device=device) for n, s in ours.items()}
     for shard in shards:
         for official, tensor in read_tensors(directory / shard, device, dtype):
@@ -62,10 +62,14 @@ def load_official_part(
     load_part(module, Path(directory) / found[0], device, dtype)
 
 
-def _shards(directory: Path) -> dict[str, set[str]]:
-    """File name -> names of the tensors that the index puts there; a directory without index has one file."""
+def shards_of(directory: Path) -> dict[str, set[str]]:
+    """File name -> names of the tensors that the index puts there; a directory without index has one file.
+
+    Raises WeightsError for an index that is none, or leads out of the directory by a name or a link.
+    """
     if not (directory / INDEX_FILE).exists():
         single = directory / SINGLE_FILES[0]
+        check_inside(single, directory)
         return {single.name: set(header(single))}
     file = directory / INDEX_FILE
     listed = read_json(file, WeightsError).get("weight_map")
@@ -74,6 +78,8 @@ def _shards(directory: Path) -> dict[str, set[str]]:
     outside = sorted({str(v) for v in listed.values() if not _is_plain(v)})
     if outside:
         raise WeightsError(f"{file}: names files outside its directory or of another kind: {', '.join(outside)}")
+    for shard in set(listed.values()):
+        check_inside(directory / shard, directory)
     return {shard: {n for n, s in listed.items() if s == shard} for shard in sorted(set(listed.values()))}
 
 
@@ -82,7 +88,7 @@ def _is_plain(shard: object) -> bool:
     return isinstance(shard, str) and Path(shard).name == shard and "\\" not in shard and shard.endswith(".safetensors")
 
 
-def _check(shards: Mapping[str, set[str]], expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
+def check_shards(shards: Mapping[str, set[str]], expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
     """Compare model, index and files; one WeightsError for all differences."""
     listed = {name for names in shards.values() for name in names}
     problems = [f"{directory / INDEX_FILE}: {n} is missing" for n in expected if n not in listed]

@@ -7,15 +7,16 @@ vae/config.json                                      VAE
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from unveil.config import ModelConfig, VocabConfig, load_preset, validate
-from unveil.config.tree import BackboneConfig, DecoderConfig, ImageTokenizerConfig, VaeConfig
+from unveil.config.tree import BackboneConfig, Config, DecoderConfig, ImageTokenizerConfig, VaeConfig
 from unveil.errors import ConfigError
 from unveil.vocab.text import Text
-from unveil.weights.tensors import REMEDY
+from unveil.weights.tensors import REMEDY, once
 
 DecoderKind = Literal["normal", "turbo"]
 DECODER_DIRECTORIES: dict[DecoderKind, str] = {"normal": "decoder", "turbo": "decoder-turbo"}
@@ -93,6 +94,14 @@ _VAE_ONLY = {
     "out_channels": 3,
 }
 
+_COUNTS = {"num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_experts", "num_experts_per_tok"}
+_COUNTS |= {"n_group", "topk_group", "depth", "num_heads", "n_layers", "n_heads", "layers_per_block"}
+_MAY_BE_ZERO = {"first_k_dense_replace", "num_shared_experts", "n_refiner_layers", "pad_token_id"}
+_MOST, _MOST_COUNTED = 1 << 22, 1 << 10  # far above any model's; below what takes long to build without any memory
+_REALS = {"routed_scaling_factor", "rope_theta", "partial_rotary_factor", "rms_norm_eps", "norm_eps", "t_scale"}
+_REALS |= {"scaling_factor", "shift_factor", "layer_norm_eps", "rescale_factor", "image_mean", "image_std"}
+"""What need not be a whole number. Every other key that is translated is a size, or a list of sizes."""
+
 
 def official_model_config(directory: Path, text: Text, decoder: DecoderKind = "normal") -> ModelConfig:
     """The model that a whole released directory describes; parts that are not there are as in the preset `official`.
@@ -113,6 +122,33 @@ def official_model_config(directory: Path, text: Text, decoder: DecoderKind = "n
     fields = {name: part if isinstance(part, str) else part.model_dump() for name, part in preset}
     fields |= {name: part.model_dump() for name, part in parts.items()}
     return validate(ModelConfig, fields, str(directory / "config.json"))
+
+
+def released_json(config: ModelConfig) -> dict[str, Json]:
+    """The inverse, as far as the release's files go: their names and contents."""
+
+    def theirs(part: Config, keys: Mapping[str, str]) -> Json:
+        return {name: getattr(part, ours) for ours, name in keys.items()}
+
+    eye, decoder, vae = config.image_tokenizer, config.decoder, config.vae
+    kind: DecoderKind = "turbo" if config.sampling.solver == "turbo" else "normal"
+    depth = len(vae.block_channels)
+    return {
+        "config.json": theirs(config.backbone, _BACKBONE) | theirs(config.vocab, _VOCAB) | _BACKBONE_ONLY,
+        "image_tokenizer/config.json": {
+            "vision_config": theirs(eye, _VISION)
+            | _VISION_ONLY
+            | {"image_size": eye.position_grid * eye.patch_size, "layer_norm_eps": eye.norm_eps},
+            "vq_config": theirs(eye, _QUANTIZER) | {"latent_channels": eye.width},
+        },
+        "image_tokenizer/preprocessor_config.json": _PREPROCESSOR_ONLY
+        | {"patch_size": eye.patch_size, "rescale_factor": 1 / 255}
+        | {"image_mean": [eye.pixel_mean] * 3, "image_std": [eye.pixel_std] * 3},
+        f"{DECODER_DIRECTORIES[kind]}/config.json": theirs(decoder, _DECODER)
+        | _DECODER_ONLY
+        | {"n_kv_heads": decoder.heads, "all_patch_size": [decoder.patch_size]},
+        "vae/config.json": theirs(vae, _VAE) | _VAE_ONLY | _blocks(depth),
+    }
 
 
 def official_config(directory: Path, text: Text) -> tuple[BackboneConfig, VocabConfig]:
@@ -175,34 +211,30 @@ def official_vae(directory: Path) -> VaeConfig:
     data = read_json(file, ConfigError)
     channels = data.get("block_out_channels")
     depth = len(channels) if isinstance(channels, list) else 0
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
-    _check(file, data, _VAE_ONLY | blocks, list(_VAE.values()))
+    _check(file, data, _VAE_ONLY | _blocks(depth), list(_VAE.values()))
     return validate(VaeConfig, _ours(data, _VAE), str(file))
+
+
+def _blocks(depth: int) -> Json:
+    """The only kinds of VAE blocks known here, one for each resolution."""
+    return {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
 
 
 def read_json(file: Path, error: Callable[[str], Exception]) -> Json:
     """The JSON object in a file; `error` is raised with the file's name when there is none."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=once, parse_constant=_no_number)
     except OSError as problem:
         raise error(f"{file}: cannot be read ({problem.strerror}); {REMEDY}") from None
     except KeyError as twice:
         raise error(f"{file}: key {twice} stands there twice; {REMEDY}") from None
-    except (ValueError, RecursionError):
-        raise error(f"{file}: is not JSON; {REMEDY}") from None
+    except RecursionError:
+        raise error(f"{file}: is nested too deeply; {REMEDY}") from None
+    except ValueError as problem:
+        raise error(f"{file}: is not JSON ({problem}); {REMEDY}") from None
     if not isinstance(data, dict):
         raise error(f"{file}: must hold a JSON object; {REMEDY}")
     return data
-
-
-def _once(pairs: list[tuple[str, Any]]) -> Json:
-    """An object of which no key stands twice: readers disagree on which one counts. Raises KeyError."""
-    found: Json = {}
-    for key, value in pairs:
-        if key in found:
-            raise KeyError(key)
-        found[key] = value
-    return found
 
 
 def _section(file: Path, data: Json, name: str) -> Json:
@@ -219,8 +251,28 @@ def _check(file: Path, data: Json, only: Mapping[str, object], needed: list[str]
     problems += [
         f"{key} is {data[key]}, only {v} is known" for key, v in only.items() if key in data and data[key] != v
     ]
+    problems += [p for key in needed if key in data and (p := _unusable(key, data[key]))]
     if problems:
         raise ConfigError(f"{file}: " + "; ".join(problems))
+
+
+def _unusable(key: str, value: object) -> str | None:
+    """What is wrong with a number of the file before anything of that size is built."""
+    least = 0 if key in _MAY_BE_ZERO else 1
+    most = _MOST_COUNTED if key in {*_COUNTS, *_MAY_BE_ZERO} - {"pad_token_id"} else _MOST
+    numbers: list[Any] = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if key in _REALS:
+            if type(number) not in (int, float) or not math.isfinite(number):
+                return f"{key} is {str(value)[:40]}, expected a number"
+        elif type(number) is not int or not least <= number <= most:
+            return f"{key} is {str(value)[:40]}, expected a whole number from {least} to {most}"
+    return None
+
+
+def _no_number(name: str) -> None:
+    """Refuse NaN and Infinity, which JSON does not have. Raises ValueError."""
+    raise ValueError(name)
 
 
 def _ours(data: Json, keys: Mapping[str, str]) -> Json:

@@ -22,8 +22,8 @@ from unveil.vocab.text import Text
 from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
 from unveil.weights.official import INDEX_FILE, SINGLE_FILES, load_official_backbone
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind, official_model_config
-from unveil.weights.read import Parts, assign, build, load_part
-from unveil.weights.tensors import REMEDY, header, misfits, shapes
+from unveil.weights.read import Parts, assign, build, check_tensors, load_part
+from unveil.weights.tensors import REMEDY, check_inside
 
 SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
 _RENDERING = ("code_embedding", "decoder", "vae")
@@ -33,12 +33,10 @@ _PLACES = 16
 
 
 def is_official(path: Path) -> bool:
-    """Whether a directory is in the released layout: it has its files, and not the configuration of our own."""
+    """Whether a directory is in the released layout, whole or not: some of its files, no configuration of ours."""
     path = Path(path)
-    whole = all((path / name).is_file() for name in ("config.json", TOKENIZER_FILE))
-    return (
-        whole and not (path / CONFIG_FILE).exists() and any((path / n).is_file() for n in (INDEX_FILE, SINGLE_FILES[0]))
-    )
+    theirs = ("config.json", INDEX_FILE, SINGLE_FILES[0])
+    return not (path / CONFIG_FILE).exists() and any((path / name).is_file() for name in theirs)
 
 
 def load_official(
@@ -57,17 +55,13 @@ def load_official(
     or in the backbone, before any data of that is read.
     """
     path = Path(path)
-    text = Text.load(path / TOKENIZER_FILE)
-    config = _for_solver(official_model_config(path, text, decoder), decoder)
-    layout = Layout.of(config.vocab, text)
+    text, config, layout = read_settings(path, decoder)
     files, absent = image_files(path, decoder)
     modules = build(config)
     unread = [name for name in modules if only is not None and name not in only]
     files = {name: file for name, file in files.items() if name not in unread}
     absent |= {name: f"{path}: its {name} was not asked for" for name in unread}
-    problems = [p for name, file in files.items() for p in misfits(shapes(modules[name]), header(file), file)]
-    if problems:
-        raise WeightsError("; ".join(problems))
+    check_tensors(modules, files)
     if "backbone" not in unread:
         assign(modules["backbone"], load_official_backbone(path, config.backbone, config.vocab, device, dtype))
     for name, file in files.items():
@@ -78,26 +72,31 @@ def load_official(
     return Parts(config=config, text=text, layout=layout, **modules, **fields)  # type: ignore[arg-type]
 
 
+def read_settings(path: Path, decoder: DecoderKind) -> tuple[Text, ModelConfig, Layout]:
+    """All of a released directory but its weights."""
+    text = Text.load(path / TOKENIZER_FILE)
+    try:
+        config = _for_solver(official_model_config(path, text, decoder), decoder)
+        return text, config, Layout.of(config.vocab, text)
+    except WeightsError as error:
+        raise WeightsError(f"{path / TOKENIZER_FILE}: {error}") from None
+
+
 def image_files(path: Path, decoder: DecoderKind) -> tuple[dict[str, Path], dict[str, str]]:
     """The weights file of each image part to load, and of each other part the line that says what is missing.
 
     What renders is loaded all or not at all: without one of the three the other two are of no use. Raises WeightsError
     with the command to run when only the features of the codes are in the way, because they are there as `.pt`.
     """
-    places = {
-        "image_tokenizer": (path / "image_tokenizer", SINGLE_FILES[:2]),
-        "code_embedding": (path / SIGVQ_FILE.parent, (SIGVQ_FILE.name,)),
-        "decoder": (path / DECODER_DIRECTORIES[decoder], (SINGLE_FILES[0], SINGLE_FILES[2])),
-        "vae": (path / "vae", (SINGLE_FILES[3], SINGLE_FILES[0])),
+    files = part_files(path, decoder)
+    found = {part: file for part, file in files.items() if file.is_file()}
+    absent = {
+        part: f"{file}: missing, so this model has no {part}; {REMEDY}"
+        for part, file in files.items()
+        if part not in found
     }
-    found: dict[str, Path] = {}
-    absent: dict[str, str] = {}
-    for part, (place, names) in places.items():
-        here = [place / name for name in names if (place / name).is_file()]
-        if here:
-            found[part] = here[0]
-        else:
-            absent[part] = f"{place / names[0]}: missing, so this model has no {part}; {REMEDY}"
+    for file in found.values():
+        check_inside(file, path)
     pickled = (path / SIGVQ_FILE).with_suffix(".pt")
     lacking = [part for part in _RENDERING if part in absent]
     if lacking == ["code_embedding"] and pickled.is_file():
@@ -108,6 +107,20 @@ def image_files(path: Path, decoder: DecoderKind) -> tuple[dict[str, Path], dict
         why = "; ".join(absent[part] for part in lacking)
         absent |= dict.fromkeys(_RENDERING, why)
     return {part: file for part, file in found.items() if part not in absent}, absent
+
+
+def part_files(path: Path, decoder: DecoderKind) -> dict[str, Path]:
+    """Where each image part's weights are: under the name that is there, or the newest one when none is."""
+    places = {
+        "image_tokenizer": (path / "image_tokenizer", SINGLE_FILES[:2]),
+        "code_embedding": (path / SIGVQ_FILE.parent, (SIGVQ_FILE.name,)),
+        "decoder": (path / DECODER_DIRECTORIES[decoder], (SINGLE_FILES[0], SINGLE_FILES[2])),
+        "vae": (path / "vae", (SINGLE_FILES[3], SINGLE_FILES[0])),
+    }
+    return {
+        part: next((place / name for name in names if (place / name).is_file()), place / names[0])
+        for part, (place, names) in places.items()
+    }
 
 
 def fingerprint(files: list[Path], path: Path) -> str:

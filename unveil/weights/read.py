@@ -29,7 +29,7 @@ from unveil.weights.tensors import header, misfits, read_tensors, shapes
 
 _QUICK = 1 << 28  # bytes of weights whose checksums take well under a second
 
-__all__ = ["Parts", "assign", "build", "load", "load_part", "weights_hash"]
+__all__ = ["Parts", "assign", "build", "check_tensors", "load", "load_part", "weights_hash"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def load(
     config, text = load_config(path / CONFIG_FILE), Text.load(path / TOKENIZER_FILE)
     layout = Layout.of(config.vocab, text)
     modules = build(config, retrieval=PART_FILES["retrieval"] in files)
-    _check_tensors(modules, path)
+    check_tensors(modules, {name: path / PART_FILES[name] for name in modules})
     for name, module in modules.items():
         load_part(module, path / PART_FILES[name], device, dtype)
         module.eval().requires_grad_(False)
@@ -132,11 +132,8 @@ def _check_directory(path: Path, *, verify: bool) -> Collection[str]:
     return manifest.files
 
 
-def _check_tensors(modules: Mapping[str, nn.Module], path: Path) -> None:
-    """Raise one WeightsError with every tensor, over all parts, that does not fit the configuration."""
-    problems: list[str] = []
-    for name, module in modules.items():
-        file = path / PART_FILES[name]
-        problems += misfits(shapes(module), header(file), file)
+def check_tensors(modules: Mapping[str, nn.Module], files: Mapping[str, Path]) -> None:
+    """Raise one WeightsError with every tensor, over all files, that does not fit the module of the same part."""
+    problems = [p for name, file in files.items() for p in misfits(shapes(modules[name]), header(file), file)]
     if problems:
         raise WeightsError("; ".join(problems))

@@ -45,19 +45,20 @@ def save_part(module: nn.Module, file: Path, dtype: torch.dtype = torch.float32)
 def write_files(
     path: Path, writers: Mapping[str, Callable[[Path], None]], *, needed: int, dropped: Collection[str] = ()
 ) -> None:
-    """Write files (name -> function that writes it) into a directory: all of them, or none.
+    """Write files (relative name -> function that writes it) into a directory: all of them, or none.
 
     Everything is written and synced under temporary names before the first rename. The new manifest covers the new
     files and the weights there before, without the `dropped` ones, which are removed. Between the first rename and
     the last there is no manifest, so a crash in that moment cannot pass for a whole model.
     """
-    temporary = {name: path / f".{name}.tmp" for name in (*writers, MANIFEST_FILE)}
+    temporary = {name: (path / name).with_name(f".{Path(name).name}.tmp") for name in (*writers, MANIFEST_FILE)}
     try:
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free
         if free < needed * _SPARE:
             raise OSError("not enough space")
         for name, write in writers.items():
+            temporary[name].parent.mkdir(exist_ok=True)
             write(temporary[name])
             _sync(temporary[name])
         _write_text(temporary[MANIFEST_FILE], to_json(_covered(path, temporary, dropped).items()))
@@ -66,7 +67,8 @@ def write_files(
             (path / name).unlink(missing_ok=True)
         for name, file in temporary.items():
             os.replace(file, path / name)
-        _sync(path)
+        for directory in {file.parent for file in temporary.values()}:
+            _sync(directory)
     except (OSError, SafetensorError) as error:
         raise WeightsError(_full(path, needed, error)) from None
     finally:

@@ -1,9 +1,10 @@
 """One safetensors file: opened without trust, compared with what a module expects, read tensor by tensor."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,9 +14,28 @@ from unveil.errors import WeightsError
 from unveil.shapes import Tensor
 
 REMEDY = "copy or download it again"
-_LONGEST_HEADER = 100_000_000
+LONGEST_HEADER = 10_000_000
+"""Bytes; the largest released header has a tenth of that."""
+WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
+WIDTHS |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
+"""Bytes of one number, by the dtypes that are known here."""
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_NOT_HEADERS = {b"PK\x03\x04": "a zip archive, as torch files are", b"\x80": "a pickle"}
 _ALWAYS_FLOAT32 = ("expert_bias",)  # the router adds it to float32 scores; rounding it changes which experts are chosen
+
+
+class Stored(NamedTuple):
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    begin: int  # offset of its first byte in the file
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -24,8 +44,54 @@ def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the file. Raises WeightsError naming the file, its size and the remedy."""
-    return {name: tuple(entry["shape"]) for name, entry in _entries(Path(file)).items()}
+    """Name and shape of every tensor in the file. Raises WeightsError also for a tensor that is not of floats."""
+    held = stored(file)
+    wrong = [
+        f"{file}: {name} is {entry.dtype}, expected floats"
+        for name, entry in held.items()
+        if entry.dtype not in _FLOATS
+    ]
+    if wrong:
+        raise WeightsError("; ".join(wrong))
+    return {name: entry.shape for name, entry in held.items()}
+
+
+def stored(file: Path) -> dict[str, Stored]:
+    """What the header says of every tensor in the file, without reading any.
+
+    Raises WeightsError naming the file, its size, what is wrong and the remedy, unless the header is one, the tensors
+    fill the rest of the file without gap or overlap, and each has the bytes that its shape takes.
+    """
+    file = Path(file)
+    try:
+        size = file.stat().st_size
+        end, entries = _parse(file, size)
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: missing; {REMEDY}") from None
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise WeightsError(f"{file}: {size} bytes without a safetensors header ({error}); {REMEDY}") from None
+    reached = 0
+    for name, (entry, begin, stop) in sorted(entries.items(), key=lambda item: item[1][1:]):
+        if (begin, stop) != (reached, reached + entry.bytes):
+            where = f"lies at bytes {begin} to {stop}, expected {reached} to {reached + entry.bytes}"
+            raise WeightsError(f"{file}: damaged, {name} {where}; {REMEDY}")
+        reached = stop
+    if size != end + reached:
+        raise WeightsError(f"{file}: damaged, expected {end + reached} bytes, found {size}; {REMEDY}")
+    return {name: entry._replace(begin=end + begin) for name, (entry, begin, _) in entries.items()}
+
+
+def check_inside(file: Path, directory: Path) -> None:
+    """Raise WeightsError when a link leads from a model's directory to a file outside it.
+
+    A snapshot in the cache of `huggingface_hub` consists of links to `blobs/` beside `snapshots/`: they are inside.
+    """
+    root = Path(directory).resolve()
+    root = root.parents[1] if root.parent.name == "snapshots" else root
+    if not (target := Path(file).resolve()).is_relative_to(root):
+        raise WeightsError(f"{file}: leads out of its directory, to {target}; put the file itself there")
 
 
 def misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], file: Path) -> list[str]:
@@ -57,49 +123,56 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype, file: Path) -> Tensor:
     return tensor.to(target_dtype(name, dtype))
 
 
-def _entries(file: Path) -> dict[str, dict[str, Any]]:
-    """The header's entries, after the file's size was found to be what the header declares."""
+def _parse(file: Path, size: int) -> tuple[int, dict[str, tuple[Stored, int, int]]]:
+    """Offset of the first data byte, and each tensor with its first and last offset from there.
+
+    Raises ValueError with the reason when that is no header.
+    """
+    with file.open("rb") as stream:
+        begin = stream.read(8)
+        length = int.from_bytes(begin, "little")
+        if len(begin) < 8:
+            raise ValueError("shorter than 8 bytes")
+        if not 2 <= length <= min(LONGEST_HEADER, size - 8):
+            kinds = [kind for magic, kind in _NOT_HEADERS.items() if begin.startswith(magic)]
+            limit = f"a header of {length} bytes in {size}, at most {LONGEST_HEADER} are read"
+            raise ValueError(kinds[0] if kinds else limit)
+        text = stream.read(length)
     try:
-        size, entries = file.stat().st_size, _parse(file)
-        declared = max((e["data_offsets"][1] for e in entries.values()), default=0) + _header_end(file)
-        wrong = [f"{file}: {n} is {e['dtype']}, expected floats" for n, e in entries.items() if not _is_floats(e)]
-    except FileNotFoundError:
-        raise WeightsError(f"{file}: missing; {REMEDY}") from None
-    except OSError as error:
-        raise WeightsError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError):
-        raise WeightsError(f"{file}: {_size(file)} bytes without a safetensors header; {REMEDY}") from None
-    if size != declared:
-        raise WeightsError(f"{file}: damaged, expected {declared} bytes, found {size}; {REMEDY}")
-    if wrong:
-        raise WeightsError("; ".join(wrong))
-    return entries
+        data = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+    except KeyError as twice:
+        raise ValueError(f"{twice} stands there twice") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError:
+        raise ValueError("not JSON") from None
+    if not isinstance(data, dict):
+        raise ValueError("not a JSON object")
+    return 8 + length, {name: _entry(name, value) for name, value in data.items() if name != "__metadata__"}
 
 
-def _is_floats(entry: Mapping[str, object]) -> bool:
-    """Whether the entry is a float tensor; ValueError when it is no entry at all."""
-    shape = entry["shape"]
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError("not a shape")
-    return entry["dtype"] in _FLOATS
+def _entry(name: str, value: object) -> tuple[Stored, int, int]:
+    """One tensor of the header with its offsets. Raises ValueError when it is none."""
+    if not name.isprintable() or len(name) > 200:
+        raise ValueError("a tensor's name cannot be printed")
+    match value:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, stop]} if all(
+            type(n) is int and n.bit_length() < 64 for n in (*shape, begin, stop)
+        ):
+            if dtype not in WIDTHS:
+                raise ValueError(f"{name} is {dtype[:40]}, a dtype not known here")
+            if min(shape, default=0) >= 0 and len(shape) <= 8:
+                return Stored(dtype, tuple(shape), math.prod(shape) * WIDTHS[dtype], 0), begin, stop
+    raise ValueError(f"{name} is no tensor")
 
 
-def _header_end(file: Path) -> int:
-    """Offset of the first data byte: 8 bytes hold the header's length. ValueError when that cannot be."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-    if not 2 <= length <= min(_LONGEST_HEADER, file.stat().st_size - 8):
-        raise ValueError("no header")
-    return 8 + length
-
-
-def _parse(file: Path) -> dict[str, dict[str, Any]]:
-    """The JSON header without its metadata."""
-    end = _header_end(file)
-    with file.open("rb") as stream:
-        stream.seek(8)
-        entries = json.loads(stream.read(end - 8).decode("utf-8"))
-    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object of which no key stands twice: readers disagree on which one counts. Raises KeyError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in found if names.count(name) > 1))
+    return found
 
 
 def _size(file: Path) -> int:

@@ -1,0 +1,236 @@
+"""Between the released layout and ours, byte for byte: tensors are cut out of files and joined, nothing is computed.
+
+Memory stays at a few MiB whatever the model. The target is a new directory with a manifest, whole or not there at all.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from unveil.config import ModelConfig, dump, load_config
+from unveil.errors import OutputError, RequestError, WeightsError
+from unveil.vocab.text import Text
+from unveil.weights.manifest import damages, read_manifest
+from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE, official_names, official_shapes, place
+from unveil.weights.official import INDEX_FILE, check_shards, shards_of
+from unveil.weights.official_config import DecoderKind, official_model_config, released_json
+from unveil.weights.official_model import image_files, is_official, part_files, read_settings
+from unveil.weights.read import build, check_tensors
+from unveil.weights.save import write_files
+from unveil.weights.tensors import REMEDY, WIDTHS, shapes, stored
+
+LayoutName = Literal["official", "unveil"]
+Heard = Callable[[str, int, int], None]
+Writers = dict[str, Callable[[Path], None]]
+
+SHARD_BYTES = 5 << 30
+_CHUNK = 1 << 22
+
+
+class Piece(NamedTuple):
+    """Consecutive bytes of a file."""
+
+    file: Path
+    begin: int
+    bytes: int
+
+
+class Joined(NamedTuple):
+    """A tensor to be written: the bytes of its pieces, one after another."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+    @property
+    def bytes(self) -> int:
+        """How many it takes."""
+        return sum(piece.bytes for piece in self.pieces)
+
+
+Tensors = Mapping[str, Joined]
+
+
+def convert(
+    source: Path,
+    target: Path,
+    layout: LayoutName,
+    heard: Heard,
+    *,
+    decoder: DecoderKind = "normal",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the model in `source` anew in the other layout; `decoder` says which one a released model brings along.
+
+    Raises RequestError, OutputError or WeightsError before anything is written, unless the disk fails.
+    """
+    source, target = Path(source), Path(target)
+    if is_official(source) == (layout == "official"):
+        raise RequestError(f"{source}: is in the {layout} layout already; copy it, or choose the other layout")
+    if target.is_file() or any(file.is_file() for file in target.rglob("*")):
+        raise OutputError(f"{target}: is there already; choose a new directory")
+    if layout == "unveil":
+        files, writers = _to_unveil(source, decoder)
+    else:
+        files, writers = _to_official(source, shard_bytes)
+    for done, (name, tensors) in enumerate(files.items()):
+        writers[name] = partial(_write, tensors=tensors, begun=partial(heard, name, done, len(files)))
+    write_files(target, writers, needed=sum(t.bytes for tensors in files.values() for t in tensors.values()))
+    heard("", 1, 1)
+
+
+def _to_unveil(source: Path, decoder: DecoderKind) -> tuple[dict[str, Tensors], Writers]:
+    """Our weights files of a released model, and what writes the other files."""
+    text, config, _ = read_settings(source, decoder)
+    files, absent = image_files(source, decoder)
+    if absent:
+        raise WeightsError("; ".join(dict.fromkeys(absent.values())))
+    modules, shards = build(config), shards_of(source)
+    check_shards(shards, official_shapes(shapes(modules["backbone"])), source)
+    check_tensors(modules, files)
+    parts = {"backbone": _stack(_read(source / shard for shard in shards))}
+    parts |= {part: _read([file]) for part, file in files.items()}
+    writers: Writers = {
+        TOKENIZER_FILE: partial(_copy_file, source / TOKENIZER_FILE),
+        CONFIG_FILE: partial(_write_text, dump(config)),
+    }
+    return {PART_FILES[part]: tensors for part, tensors in parts.items()}, writers
+
+
+def _to_official(source: Path, shard_bytes: int) -> tuple[dict[str, Tensors], Writers]:
+    """The released weights files of a model of ours, and what writes the other files."""
+    config, text = load_config(source / CONFIG_FILE), Text.load(source / TOKENIZER_FILE)
+    problems = damages(source, read_manifest(source), verify=True)
+    if problems:
+        raise WeightsError("; ".join(problems))
+    settings = released_json(config)
+    lost = _lost(config, settings, text)
+    if (source / PART_FILES["retrieval"]).exists():
+        lost.append("retrieval")
+    if lost:
+        raise WeightsError(f"{source}: the released layout cannot say {', '.join(lost)}; this model stays in ours")
+    places = {part: source / file for part, file in PART_FILES.items() if part != "retrieval"}
+    check_tensors(build(config), places)
+    shards = _split(_unstack(_read([places.pop("backbone")])), shard_bytes)
+    kind: DecoderKind = "turbo" if config.sampling.solver == "turbo" else "normal"
+    names = {part: file.as_posix() for part, file in part_files(Path(), kind).items()}
+    index = {
+        "metadata": {"total_size": sum(t.bytes for tensors in shards.values() for t in tensors.values())},
+        "weight_map": {name: shard for shard, tensors in shards.items() for name in tensors},
+    }
+    writers: Writers = {TOKENIZER_FILE: partial(_copy_file, source / TOKENIZER_FILE)}
+    for name, data in {**settings, INDEX_FILE: index}.items():
+        writers[name] = partial(_write_text, json.dumps(data, indent=2) + "\n")
+    return {**shards, **{names[part]: _read([file]) for part, file in places.items()}}, writers
+
+
+def _lost(config: ModelConfig, settings: Mapping[str, object], text: Text) -> list[str]:
+    """The fields that would not come back from the released JSON files; a request's defaults are not kept there."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name, data in settings.items():
+            file = Path(directory) / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(data), encoding="utf-8")
+        kind: DecoderKind = "turbo" if config.sampling.solver == "turbo" else "normal"
+        again = official_model_config(Path(directory), text, kind)
+    parts = [name for name in ModelConfig.model_fields if name not in ("name", "sampling")]
+    return [
+        f"{part}.{field}"
+        for part in parts
+        for field, value in getattr(config, part)
+        if getattr(getattr(again, part), field) != value
+    ]
+
+
+def _read(files: Iterable[Path]) -> dict[str, Joined]:
+    """Every tensor of the files, each as one piece."""
+    return {
+        name: Joined(entry.dtype, entry.shape, (Piece(file, entry.begin, entry.bytes),))
+        for file in files
+        for name, entry in stored(file).items()
+    }
+
+
+def _stack(tensors: Tensors) -> Tensors:
+    """Experts joined in the order of their numbers. Raises WeightsError when those of one stack differ in dtype."""
+    stacks: dict[str, dict[int, Joined]] = {}
+    for official, tensor in tensors.items():
+        name, expert = place(official)
+        stacks.setdefault(name, {})[-1 if expert is None else expert] = tensor
+    out: dict[str, Joined] = {}
+    for name, members in stacks.items():
+        first, *rest = (members[number] for number in sorted(members))
+        if any(tensor.dtype != first.dtype for tensor in rest):
+            raise WeightsError(f"{first.pieces[0].file}: the experts of {name} differ in dtype; they cannot be stacked")
+        pieces = sum((tensor.pieces for tensor in rest), first.pieces)
+        out[name] = first if -1 in members else Joined(first.dtype, (len(members), *first.shape), pieces)
+    return out
+
+
+def _unstack(tensors: Tensors) -> Tensors:
+    """The inverse: each expert is its share of a stack's one piece."""
+    out: dict[str, Joined] = {}
+    for name, tensor in tensors.items():
+        names = official_names(name, tensor.shape)
+        if names == [name]:
+            out[name] = tensor
+            continue
+        file, begin, size = tensor.pieces[0]
+        share = size // len(names)
+        for number, official in enumerate(names):
+            out[official] = Joined(tensor.dtype, tensor.shape[1:], (Piece(file, begin + number * share, share),))
+    return out
+
+
+def _split(tensors: Tensors, most: int) -> dict[str, Tensors]:
+    """Shards of at most so many bytes, unless one tensor alone has more."""
+    shards: list[dict[str, Joined]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.bytes > most:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.bytes
+    return {f"model-{k:05}-of-{len(shards):05}.safetensors": shard for k, shard in enumerate(shards, start=1)}
+
+
+def _write(file: Path, tensors: Tensors, begun: Callable[[], None]) -> None:
+    """A safetensors file, in the order in which the library itself writes: wide numbers first, then by name."""
+    begun()
+    entries: dict[str, object] = {}
+    end = 0
+    ordered = sorted(tensors, key=lambda name: (-WIDTHS[tensors[name].dtype], name))
+    for name in ordered:
+        tensor = tensors[name]
+        entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (end, end + tensor.bytes)}
+        end += tensor.bytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name in ordered:
+            for piece in tensors[name].pieces:
+                _copy(piece, out)
+
+
+def _copy(piece: Piece, out: BinaryIO) -> None:
+    """Append a piece. Raises WeightsError when its file has become shorter meanwhile."""
+    with piece.file.open("rb") as stream:
+        stream.seek(piece.begin)
+        for begin in range(0, piece.bytes, _CHUNK):
+            wanted = min(_CHUNK, piece.bytes - begin)
+            if out.write(stream.read(wanted)) != wanted:
+                raise WeightsError(f"{piece.file}: ended while it was read; {REMEDY}")
+
+
+def _write_text(text: str, file: Path) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def _copy_file(source: Path, file: Path) -> None:
+    shutil.copyfile(source, file)
