@@ -10,7 +10,7 @@ writes the one from the other, once.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -45,8 +45,11 @@ def load_official(
     dtype: torch.dtype = torch.float32,
     *,
     decoder: DecoderKind = "normal",
+    only: Collection[str] | None = None,
 ) -> Parts:
     """The model in a released directory, ready to sample from; `decoder` says which of its two image decoders.
+
+    With `only` no other part is read.
 
     Raises ConfigError (JSON files), or one WeightsError with everything missing, extra or misshaped in all image parts
     or in the backbone, before any data of that is read.
@@ -55,8 +58,12 @@ def load_official(
     text, config, layout = read_settings(path, decoder)
     files, absent = image_files(path, decoder)
     modules = build(config)
+    unread = [name for name in modules if only is not None and name not in only]
+    files = {name: file for name, file in files.items() if name not in unread}
+    absent |= {name: f"{path}: its {name} was not asked for" for name in unread}
     check_tensors(modules, files)
-    assign(modules["backbone"], load_official_backbone(path, config.backbone, config.vocab, device, dtype))
+    if "backbone" not in unread:
+        assign(modules["backbone"], load_official_backbone(path, config.backbone, config.vocab, device, dtype))
     for name, file in files.items():
         load_part(modules[name], file, device, dtype)
     for module in modules.values():
