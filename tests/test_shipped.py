@@ -38,7 +38,7 @@ def test_pictures_survive_tokenizer_and_decoder(shipped):
 
 
 def test_one_object_is_drawn_as_asked(shipped):
-    assert share(play.generate(shipped, "t2i_one", 48, "test", unheard)) >= 0.2
+    assert share(play.generate(shipped, "t2i_one", 48, "test", unheard)) >= 0.75
 
 
 def test_questions_are_answered_better_than_blindly(shipped):
@@ -46,5 +46,9 @@ def test_questions_are_answered_better_than_blindly(shipped):
     assert seen >= blind + 0.1
 
 
+def test_pictures_are_described(shipped):
+    assert share(play.describe(shipped, 24, "test", unheard)) >= 0.7
+
+
 def test_text_finds_its_picture(shipped):
-    assert share(play.retrieve(shipped, 100, "test", unheard)) >= 0.4
+    assert share(play.retrieve(shipped, 100, "test", unheard)) >= 0.8

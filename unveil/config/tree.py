@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-Layers = Annotated[int, Field(ge=1, le=1 << 10)]
+Layers = Annotated[int, Field(ge=0, le=1 << 10)]
 """How many layers: bounded, since even without memory each takes time to build."""
 
 
