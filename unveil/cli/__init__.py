@@ -1,11 +1,7 @@
 """The command line: results on stdout or in a file, progress on stderr, an error is one line and an exit code.
 
-<<<<<<< HEAD
-0 done    1 replay or verify found a difference    2 an error that says what to do    3 training diverged
+0 done    1 replay, verify or parity found a difference    2 an error that says what to do    3 training diverged
 130 interrupted
-=======
-0 done    1 replay or parity differs    2 an error that says what to do    3 training diverged    130 interrupted
->>>>>>> parity
 """
 
 import os
