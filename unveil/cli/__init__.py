@@ -4,8 +4,10 @@
 130 interrupted
 """
 
+import _thread
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -15,6 +17,7 @@ from unveil.errors import UnveilError
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and leave with its exit code; no traceback for anything a user can cause."""
+    sys.unraisablehook = _interrupt_again
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -29,6 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         note(f"unveil: {where}: {error.strerror or error}; check the name, your rights and the free space")
         code = 2
     sys.exit(code)
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops an interrupt that falls into a finalizer or an import's callback: bring it up again, outside."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

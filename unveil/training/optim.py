@@ -23,10 +23,10 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
         if parameter.requires_grad:
             scale = next((factor for part, factor in config.slow.items() if part in name), 1.0)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
-            turned = parameter.ndim in (2, 3) and bool(_NUMBERED.search(name)) and config.orthogonal is not None
-            if config.orthogonal is not None and turned:
-                scale = config.orthogonal
-            groups.setdefault((scale, decay, turned), []).append(parameter)
+            matrix = parameter.ndim in (2, 3) and _NUMBERED.search(name) is not None
+            turned = config.orthogonal if matrix else None
+            key = (scale if turned is None else turned, decay, turned is not None)
+            groups.setdefault(key, []).append(parameter)
     described = [
         {"params": p, "scale": scale, "weight_decay": decay, "orthogonal": turned, "momentum": config.momentum}
         for (scale, decay, turned), p in groups.items()
