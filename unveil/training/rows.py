@@ -7,10 +7,8 @@ from types import MappingProxyType
 
 import torch
 
-from unveil.scenes.caption import caption
 from unveil.scenes.describe import DESCRIBE, describe
-from unveil.scenes.edit import edit as change_scene
-from unveil.scenes.plan import plan
+from unveil.scenes.example import Example, draw_example
 from unveil.scenes.question import ask
 from unveil.scenes.sample import generator, sample_scene
 from unveil.scenes.scene import Scene
@@ -64,40 +62,55 @@ class Draft:
     )
 
 
+def pictures_of(item: Example) -> list[int | Scene]:
+    """The scenes among what is right for an item."""
+    return [part for part in item.response if isinstance(part, Scene)]
+
+
 def generate(source: Source, rng: random.Random) -> Draft:
-    """Caption -> picture. Half of the scenes have one or two things: what people ask for first."""
-    scene = sample_scene(rng, rng.choice(((1, 1), (1, 2), (2, 2), (1, 4))))
-    prompt = source.heard(caption(scene, rng).text, rng)
-    return Draft([*source.prompts.generate(prompt, *source.grid)], [([], [scene])], False)
+    """Caption -> picture. Most scenes have one or two things: what people ask for first."""
+    item = draw_example(rng.choice(("t2i_one", "t2i_two", "t2i_two", "generate", "generate")), rng, "train")
+    prompt = source.prompts.generate(source.heard(item.prompt, rng), *source.grid)
+    return Draft([*prompt], [([], pictures_of(item))], False)
 
 
 def understand(source: Source, rng: random.Random) -> Draft:
-    """Picture -> several questions, and sometimes the request for a description, each a branch."""
-    scene = sample_scene(rng)
+    """Picture -> several questions, and sometimes the request for a description, each a branch.
+
+    The first question chooses the scene, every family equally often; the others are of families that suit it. Few
+    scenes allow the families that relate two things, so every other question tries these first.
+    """
+    item = draw_example("question", rng, "train")
+    (scene,) = item.sources
     head, (end, *tail) = source.around(source.prompts.understand(source.blank, ""))
     encode = source.prompts.text.encode
-    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = []
-    for number in range(source.questions):
-        asked = ask(scene, rng) if number or rng.random() < 0.4 else None
-        words, answer = (asked.text, asked.answer) if asked else (DESCRIBE, describe(scene))
-        pairs.append(([*encode(words), *tail], [*encode(answer)]))
+    asked = [(item.prompt, str(item.response[0]))]
+    if rng.random() < 0.4:
+        asked.append((DESCRIBE, describe(scene)))
+    while len(asked) < source.questions:
+        rare = ask(scene, rng, rng.choice(("relation", "comparison"))) if rng.random() < 0.5 else None
+        question = rare or ask(scene, rng)
+        assert question is not None, "every scene has some question"
+        asked.append((question.text, question.answer))
+    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = [
+        ([*encode(words), *tail], [*encode(answer)]) for words, answer in asked[: source.questions]
+    ]
     return Draft([*head, scene, end], pairs, True)
 
 
 def edit(source: Source, rng: random.Random) -> Draft:
-    """Picture and instruction -> the edited picture."""
-    change = change_scene(sample_scene(rng), rng)
-    assert change is not None, "every scene has some edit"
-    head, tail = source.around(source.prompts.edit(source.blank, source.heard(change.instruction, rng)))
-    return Draft([*head, change.before, *tail], [([], [change.after])], False)
+    """Picture and instruction -> the edited picture; every family of edits equally often."""
+    item = draw_example("edit", rng, "train")
+    head, tail = source.around(source.prompts.edit(source.blank, source.heard(item.prompt, rng)))
+    return Draft([*head, *item.sources, *tail], [([], pictures_of(item))], False)
 
 
 def think(source: Source, rng: random.Random) -> Draft:
     """Caption -> plan in words -> picture, all of it the response."""
-    scene = sample_scene(rng)
-    prompt = source.prompts.think(source.heard(caption(scene, rng).text, rng))
-    words = source.prompts.text.encode(plan(scene))
-    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), scene])], False)
+    item = draw_example("think", rng, "train")
+    prompt = source.prompts.think(source.heard(item.prompt, rng))
+    plan = source.prompts.text.encode(str(item.response[0]))
+    return Draft([*prompt], [([], [*plan, *source.prompts.header(*source.grid), *pictures_of(item)])], False)
 
 
 def interleave(source: Source, rng: random.Random) -> Draft:
