@@ -10,12 +10,23 @@ import torch
 from unveil.scenes.describe import DESCRIBE, describe
 from unveil.scenes.example import Example, draw_example
 from unveil.scenes.question import ask
-from unveil.scenes.sample import generator, sample_scene
+from unveil.scenes.sample import crowded_scene, generator, sample_scene
 from unveil.scenes.scene import Scene
 from unveil.scenes.story import MAX_FRAMES, story
 from unveil.shapes import Int, Tensor
 from unveil.training.packing import Branch, Row
 from unveil.vocab.prompt import UNCONDITION, Prompts
+
+KEEP = (
+    "change nothing",
+    "no change",
+    "leave it",
+    "leave the picture as it is",
+    "keep all things and the background",
+    "do not change any of the things in the picture",
+    "the picture is right, keep all of it where it is and as it is",
+)
+"""Instructions of edits that change nothing."""
 
 Codes = Callable[[Scene], list[int]]
 """The codes of a scene's picture as token ids, row by row."""
@@ -105,6 +116,17 @@ def edit(source: Source, rng: random.Random) -> Draft:
     return Draft([*head, *item.sources, *tail], [([], pictures_of(item))], False)
 
 
+def copy(source: Source, rng: random.Random) -> Draft:
+    """Crowded picture and the wish to leave it alone -> the same picture.
+
+    An edit must look at the same place of its source. A picture full of things teaches that much faster than a few on
+    a plain background; the wishes differ in length, so the place is not always equally far away. No thing is named.
+    """
+    scene, wish = crowded_scene(rng), rng.choice((UNCONDITION, *KEEP))
+    head, tail = source.around(source.prompts.edit(source.blank, wish))
+    return Draft([*head, scene, *tail], [([], [scene])], False)
+
+
 def think(source: Source, rng: random.Random) -> Draft:
     """Caption -> plan in words -> picture, all of it the response."""
     item = draw_example("think", rng, "train")
@@ -123,7 +145,14 @@ def interleave(source: Source, rng: random.Random) -> Draft:
 
 
 TASKS: Mapping[str, Callable[[Source, random.Random], Draft]] = MappingProxyType(
-    {"generate": generate, "understand": understand, "edit": edit, "think": think, "interleave": interleave}
+    {
+        "generate": generate,
+        "understand": understand,
+        "edit": edit,
+        "copy": copy,
+        "think": think,
+        "interleave": interleave,
+    }
 )
 
 
