@@ -9,6 +9,7 @@ import torch
 
 from unveil.scenes.describe import DESCRIBE, describe
 from unveil.scenes.example import Example, draw_example
+from unveil.scenes.plan import plan
 from unveil.scenes.question import ask
 from unveil.scenes.sample import crowded_scene, generator, sample_scene
 from unveil.scenes.scene import Scene
@@ -41,6 +42,7 @@ class Source:
     block_size: int
     questions: int
     drop_prompt: float
+    planned: float  # share of pictures that are asked for by their layout plan
 
     def heard(self, text: str, rng: random.Random) -> str:
         """The prompt, or now and then the words that stand for its absence."""
@@ -73,16 +75,23 @@ class Draft:
     )
 
 
-def pictures_of(item: Example) -> list[int | Scene]:
+def pictures_of(item: Example) -> list[Scene]:
     """The scenes among what is right for an item."""
     return [part for part in item.response if isinstance(part, Scene)]
 
 
 def generate(source: Source, rng: random.Random) -> Draft:
-    """Caption -> picture. Most scenes have one or two things: what people ask for first."""
-    item = draw_example(rng.choice(("t2i_one", "t2i_two", "t2i_two", "generate", "generate")), rng, "train")
-    prompt = source.prompts.generate(source.heard(item.prompt, rng), *source.grid)
-    return Draft([*prompt], [([], pictures_of(item))], False)
+    """Caption or layout plan -> picture. Most scenes have one or two things: what people ask for first.
+
+    A caption leaves open where a thing lies, so its words say little about any one code: a masked cell is mostly plain
+    background whatever they are. A plan tells every cell, and teaches which color goes with which thing much sooner.
+    """
+    planned = rng.random() < source.planned
+    asked = "think" if planned else rng.choice(("t2i_one", "t2i_two", "t2i_two", "generate", "generate"))
+    item = draw_example(asked, rng, "train")
+    (scene,) = pictures_of(item)
+    words = plan(scene) if planned else item.prompt
+    return Draft([*source.prompts.generate(source.heard(words, rng), *source.grid)], [([], [scene])], False)
 
 
 def understand(source: Source, rng: random.Random) -> Draft:
@@ -113,7 +122,7 @@ def edit(source: Source, rng: random.Random) -> Draft:
     """Picture and instruction -> the edited picture; every family of edits equally often."""
     item = draw_example("edit", rng, "train")
     head, tail = source.around(source.prompts.edit(source.blank, source.heard(item.prompt, rng)))
-    return Draft([*head, *item.sources, *tail], [([], pictures_of(item))], False)
+    return Draft([*head, *item.sources, *tail], [([], [*pictures_of(item)])], False)
 
 
 def copy(source: Source, rng: random.Random) -> Draft:
@@ -131,8 +140,8 @@ def think(source: Source, rng: random.Random) -> Draft:
     """Caption -> plan in words -> picture, all of it the response."""
     item = draw_example("think", rng, "train")
     prompt = source.prompts.think(source.heard(item.prompt, rng))
-    plan = source.prompts.text.encode(str(item.response[0]))
-    return Draft([*prompt], [([], [*plan, *source.prompts.header(*source.grid), *pictures_of(item)])], False)
+    words = source.prompts.text.encode(str(item.response[0]))
+    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), *pictures_of(item)])], False)
 
 
 def interleave(source: Source, rng: random.Random) -> Draft:
