@@ -34,11 +34,13 @@ def convert(
     else:
         from unveil.weights.official_model import SIGVQ_FILE
         from unveil.weights.sigvq import convert_sigvq
+        from unveil.weights.verify import record
 
         target = source / SIGVQ_FILE
         if target.exists() and not force:
             raise OutputError(f"{target}: is there already; --force writes it anew")
         convert_sigvq(target.with_suffix(".pt"), target)
+        record(source, SIGVQ_FILE.as_posix())
         made = [target]
     size = sum(file.stat().st_size for file in made)
     if as_json:
