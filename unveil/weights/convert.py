@@ -14,8 +14,9 @@ from typing import BinaryIO, Literal, NamedTuple
 from unveil.config import ModelConfig, dump, load_config
 from unveil.errors import OutputError, RequestError, WeightsError
 from unveil.vocab.text import Text
+from unveil.weights.fp8 import FLOAT8
 from unveil.weights.manifest import damages, read_manifest
-from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE, official_names, official_shapes, place
+from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE, official_names, place
 from unveil.weights.official import INDEX_FILE, check_shards, shards_of
 from unveil.weights.official_config import DecoderKind, official_model_config, released_json
 from unveil.weights.official_model import image_files, is_official, part_files, read_settings
@@ -90,10 +91,13 @@ def _to_unveil(source: Path, decoder: DecoderKind) -> tuple[dict[str, Tensors], 
     if absent:
         raise WeightsError("; ".join(dict.fromkeys(absent.values())))
     modules, shards = build(config), shards_of(source)
-    check_shards(shards, official_shapes(shapes(modules["backbone"])), source)
+    check_shards(shards, shapes(modules["backbone"]), source)
     check_tensors(modules, files)
     parts = {"backbone": _stack(_read(source / shard for shard in shards))}
     parts |= {part: _read([file]) for part, file in files.items()}
+    coded = [name for tensors in parts.values() for name, tensor in tensors.items() if tensor.dtype == FLOAT8]
+    if coded:
+        raise WeightsError(f"{source}: {coded[0]} is in float8, and bytes alone are copied; load this model as it is")
     writers: Writers = {
         TOKENIZER_FILE: partial(_copy_file, source / TOKENIZER_FILE),
         CONFIG_FILE: partial(_write_text, dump(config)),
