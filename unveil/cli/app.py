@@ -10,6 +10,7 @@ from unveil.cli.convert import convert
 from unveil.cli.doctor import doctor
 from unveil.cli.edit import edit
 from unveil.cli.eval import evaluate
+from unveil.cli.fetch import fetch
 from unveil.cli.generate import generate
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
@@ -58,6 +59,7 @@ for _verb in (
     retrieve,
     replay,
     train,
+    fetch,
     convert,
     inspect,
     verify,
