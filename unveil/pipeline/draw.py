@@ -1,13 +1,14 @@
 """Pictures from prompts in batches: codes by the sampling loop, pixels by the renderer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
 from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of
+from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
 from unveil.sampling import generate_codes, generate_text, think
@@ -26,6 +27,7 @@ class Drawing:
     branches: tuple[list[int], ...]
     plan: str | None = None
     stages: tuple[Stage, ...] = ()
+    pins: Pins | None = None  # codes of an earlier picture that stay as they are
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Drawn:
     codes: Int[Tensor, "h w"]
     stages: tuple[Stage, ...]
     plan: str | None
+    pins: Pins | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ def edited(
     ]
 
 
+def pinned(drawings: Sequence[Drawing], pins: Sequence[Pins | None]) -> list[Drawing]:
+    """The drawings with what is kept of earlier pictures; none of them keeps anything when there are no pins."""
+    return [replace(d, pins=p) for d, p in zip(drawings, pins or [None] * len(drawings), strict=True)]
+
+
 def draw(
     parts: Parts,
     drawings: Sequence[Drawing],
@@ -110,6 +118,7 @@ def draw(
         check_room(drawing.prefix, settings.rows * settings.columns, parts, "prompt")
     out: dict[int, Drawn] = {}
     for at in by_length([drawing.prefix for drawing in drawings]):
+        given = [_given(drawings[i].pins, settings.grid, parts) for i in at]
         codes = generate_codes(
             parts.backbone,
             [drawings[i].prefix for i in at],
@@ -118,16 +127,23 @@ def draw(
             policy=settings.policy(parts.config.backbone.block_size),
             branches=list(zip(*(drawings[i].branches for i in at), strict=True)),
             guidance=guidance,
+            given=given,
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("draw", settings.rows * settings.columns * len(at)),
+            on_step=watch.tokens("draw", sum(row.count(parts.layout.mask) for row in given)),
             device=device_of(parts),
         )
         images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
         for row, (i, image) in enumerate(zip(at, images, strict=True)):
             mask, so_far = parts.layout.mask, drawings[i].stages
-            stages = (*so_far, picture_stage(watch.events, row, mask, settings.grid, image)) if watch.keep else ()
-            out[i] = Drawn(image, codes[row], stages, drawings[i].plan)
+            if watch.keep:
+                so_far = (*so_far, picture_stage(watch.events, row, mask, settings.grid, image, given[row]))
+            out[i] = Drawn(image, codes[row], so_far, drawings[i].plan, drawings[i].pins)
     return [out[i] for i in range(len(drawings))]
+
+
+def _given(pins: Pins | None, grid: tuple[int, int], parts: Parts) -> list[int]:
+    """What the canvas of a picture holds before its first denoise step."""
+    return [parts.layout.mask] * (grid[0] * grid[1]) if pins is None else pins.tokens(parts.layout)
 
 
 def render_codes(

@@ -12,9 +12,19 @@ from PIL import Image
 from unveil.errors import RequestError, WeightsError
 from unveil.metadata import Recipe
 from unveil.model.image_tokenizer.retrieval import CONTEXT, Retrieval
-from unveil.pictures import PictureInput
-from unveil.pipeline.draw import Drawn, draw, edited, planned, prompted, render_codes, write
+from unveil.pictures import PictureInput, load_picture
+from unveil.pipeline.draw import Drawn, draw, edited, pinned, planned, prompted, render_codes, write
 from unveil.pipeline.inputs import checked_text, device_of, tokenize
+from unveil.pipeline.pins import (
+    CodesInput,
+    MaskInput,
+    Pins,
+    check_codes,
+    earlier_codes,
+    keep_codes,
+    keep_outside,
+    of_size,
+)
 from unveil.pipeline.place import choose_device, choose_dtype, model_directory, open_directory
 from unveil.pipeline.results import ImageResult, Page, StoryResult, TextResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
@@ -77,17 +87,31 @@ class Uni:
         *,
         seed: int | None = None,
         thinking: bool = False,
+        codes: CodesInput | None = None,
+        keep: MaskInput | None = None,
+        vary: MaskInput | None = None,
+        at: tuple[int, int] | None = None,
         trace: bool = False,
         **options: Unpack[PictureOptions],
     ) -> ImageResult:
         """A picture of what the prompt says.
 
-        With `thinking` the model writes a plan in words first. Options: num_inference_steps, guidance_scale, height,
-        width, solver_steps, decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError,
-        and GenerationError when a plan comes to no picture.
+        With `thinking` the model writes a plan in words first. With `codes` of an earlier result, those that `keep`
+        marks, or that `vary` does not mark, stay exactly as they are; in a larger picture all of them, placed at
+        (row, column) `at`. Options: num_inference_steps, guidance_scale, height, width, solver_steps,
+        decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError, WeightsError for
+        codes of other weights, and GenerationError when a plan comes to no picture.
         """
-        settings = PictureSettings.of(self.parts.config, self.parts.layout, options, thinking=thinking)
-        return self._generate([prompt], [seed], settings, trace)[0]
+        config, layout = self.parts.config, self.parts.layout
+        if codes is None:
+            if keep is not None or vary is not None or at is not None:
+                raise RequestError("keep, vary and at say what to do with an earlier picture; give its codes as well")
+            settings = PictureSettings.of(config, layout, options, thinking=thinking)
+            return self._generate([prompt], [seed], settings, trace)[0]
+        old = earlier_codes(codes, self.weights, layout)
+        settings = PictureSettings.of(config, layout, of_size(options, old, config), thinking=thinking)
+        pins = keep_codes(old, settings.grid, keep=keep, vary=vary, at=at)
+        return self._generate([prompt], [seed], settings, trace, [pins])[0]
 
     def generate_images(
         self,
@@ -107,11 +131,18 @@ class Uni:
         instruction: str,
         *,
         seed: int | None = None,
+        mask: MaskInput | None = None,
         trace: bool = False,
         **options: Unpack[PictureOptions],
     ) -> ImageResult:
-        """The picture, changed as the instruction says. Options as for `generate_image`, and image_guidance_scale."""
-        return self._edit(tokenize(self.parts, [image]), [instruction], [seed], self._edit_settings(options), trace)[0]
+        """The picture, changed as the instruction says; with a mask only where that is white, all other codes stay.
+
+        Options as for `generate_image`, and image_guidance_scale.
+        """
+        picture, settings = load_picture(image), self._edit_settings(options)
+        codes = tokenize(self.parts, [picture])
+        pins = None if mask is None else keep_outside(codes[0], mask, picture, self.parts.config)
+        return self._edit(codes, [instruction], [seed], settings, trace, [pins])[0]
 
     def edit_images(
         self,
@@ -210,9 +241,7 @@ class Uni:
         self, codes: Int[Tensor, "h w"], *, seed: int | None = None, **options: Unpack[PictureOptions]
     ) -> Image.Image:
         """The picture of a grid of codes."""
-        highest = self.parts.layout.codes - 1
-        if codes.ndim != 2 or codes.numel() == 0 or int(codes.min()) < 0 or int(codes.max()) > highest:
-            raise RequestError(f"codes must be a grid (rows, columns) of numbers from 0 to {highest}")
+        codes = check_codes(codes, self.parts.layout)
         settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
         noise = Streams.of(checked_seed(seed)).noise
         return render_codes(self.parts, codes[None], [noise], settings, Watch(self.heard))[0]
@@ -228,14 +257,16 @@ class Uni:
         if recipe.weights != self.weights:
             theirs = f"the picture was made with weights {recipe.weights}"
             raise WeightsError(f"{theirs}, these are {self.weights}; give the model it was made with")
-        settings = PictureSettings.from_plain(recipe.settings, self.parts.config, self.parts.layout)
+        layout = self.parts.layout
+        settings = PictureSettings.from_plain(recipe.settings, self.parts.config, layout)
+        pins = [None if recipe.pinned is None else Pins.from_plain(recipe.pinned, settings.grid, layout)]
         if recipe.task == "edit":
             codes = torch.tensor(recipe.source)[None]
             if tuple(codes.shape[1:]) != settings.grid:
                 raise RequestError("the picture's recipe was changed: its source has another size")
-            return self._edit(codes, [recipe.prompt], [recipe.seed], settings, False)[0]
+            return self._edit(codes, [recipe.prompt], [recipe.seed], settings, False, pins)[0]
         if recipe.task == "generate":
-            return self._generate([recipe.prompt], [recipe.seed], settings, False)[0]
+            return self._generate([recipe.prompt], [recipe.seed], settings, False, pins)[0]
         images = [page.image for page in self._tell(recipe.prompt, recipe.seed, settings, False).pages]
         made = [image for image in images if image is not None and image.recipe.number == recipe.number]
         if not made:
@@ -243,7 +274,12 @@ class Uni:
         return made[0]
 
     def _generate(
-        self, prompts: Sequence[str], seeds: Sequence[int | None], settings: PictureSettings, trace: bool
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int | None],
+        settings: PictureSettings,
+        trace: bool,
+        pins: Sequence[Pins | None] = (),
     ) -> list[ImageResult]:
         start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
         said = [checked_text(prompt, "prompt") for prompt in prompts]
@@ -254,7 +290,7 @@ class Uni:
             drawings = planned(self.parts, said, streams, settings, words, watch)
         else:
             drawings = prompted(self.parts, said, settings)
-        drawn = draw(self.parts, drawings, streams, settings, settings.simple_guidance, watch)
+        drawn = draw(self.parts, pinned(drawings, pins), streams, settings, settings.simple_guidance, watch)
         recipes = [self._recipe("generate", p, s, settings) for p, s in zip(said, chosen, strict=True)]
         return _results(recipes, drawn, start, trace)
 
@@ -272,10 +308,11 @@ class Uni:
         seeds: Sequence[int | None],
         settings: PictureSettings,
         trace: bool,
+        pins: Sequence[Pins | None] = (),
     ) -> list[ImageResult]:
         start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
         said, watch = [checked_text(text, "instruction") for text in instructions], Watch(self.heard, trace)
-        drawings = edited(self.parts, sources, said, settings)
+        drawings = pinned(edited(self.parts, sources, said, settings), pins)
         streams = [Streams.of(seed) for seed in chosen]
         drawn = draw(self.parts, drawings, streams, settings, settings.edit_guidance, watch)
         recipes = [
@@ -332,6 +369,14 @@ def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, tr
         return Trace(recipe.prompt, stages) if trace else None
 
     return [
-        ImageResult(d.image, d.codes, r.seed, r, seconds, d.plan, shown(r, d.stages))
+        ImageResult(
+            d.image,
+            d.codes,
+            r.seed,
+            replace(r, pinned=None if d.pins is None else d.pins.plain()),
+            seconds,
+            d.plan,
+            shown(r, d.stages),
+        )
         for r, d in zip(recipes, drawn, strict=True)
     ]

@@ -59,6 +59,7 @@ def generate_codes(
     branches: Sequence[Sequence[Sequence[int]]] = (),
     guidance: Guidance = UNGUIDED,
     crop_branches: bool = True,
+    given: Sequence[Sequence[int]] = (),
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
     device: torch.device | str = "cpu",
@@ -66,7 +67,8 @@ def generate_codes(
     """The codes of one picture of `grid` = (rows, columns) per prompt, on the CPU; 0 = first code of the book.
 
     The prompts end with a header that announces this grid. `branches` are the prefixes of the other guidance
-    branches, in the order of the guidance's weights: unconditional, or no text and no image for an edit.
+    branches, in the order of the guidance's weights: unconditional, or no text and no image for an edit. Codes that
+    are given (as tokens, MASK where one is to be drawn) come out as they are.
     """
     h, w = grid
     if h < 1 or w < 1:
@@ -80,6 +82,7 @@ def generate_codes(
         guidance=guidance,
         whole_blocks=policy.whole_blocks,
         crop_branches=crop_branches,
+        given=given,
     )
     rows = unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
     return torch.tensor(rows).view(-1, h, w) - layout.image_offset

@@ -69,6 +69,8 @@ def fill_block(
         rows = (masked.any(-1) & ~ended).nonzero().squeeze(-1)  # the only time a step waits for the device
         if len(rows) == 0:
             break
+        if step == 0 and not torch.isin(rows, cache.rows).all():
+            cache = Cache(None, 0, rows)  # a row that had nothing to fill in an earlier block takes part again
         rest = None if sprint is None else share_of_rest(masked[rows].sum(-1), len(schedule) - step, sprint.least)
         old = stop.places(canvas.ids[:, start:end])
         cache = denoise(job, canvas, rows, cache, block, step, share if rest is None else rest)
