@@ -60,6 +60,7 @@ class Task:
     guidance: Guidance = field(default_factory=Guidance)
     whole_blocks: bool = True  # the last block is filled to its end; else the line ends with the budget
     crop_branches: bool = True  # a longer branch keeps its last ids, as officially; else the prompt is padded to it
+    choices: Sequence[Sequence[int]] = ()  # the only texts that a row may become, each with its stop id; none: any text
     given: Sequence[Sequence[int]] = ()  # what is pinned: `tokens` ids for each prompt, MASK where one is to be chosen
 
     def __post_init__(self) -> None:
@@ -73,6 +74,9 @@ class Task:
             raise RequestError(f"this guidance needs {max(self.guidance.used)} branches, got {len(self.branches)}")
         if any(len(branch) != len(self.prompts) for branch in self.branches):
             raise RequestError("every guidance branch needs one prefix for each prompt")
+        if any(len(choice) > self.tokens for choice in self.choices):
+            longest = max(len(choice) for choice in self.choices)
+            raise RequestError(f"a choice has {longest} tokens, {self.tokens} may be written; shorten it or allow more")
         if self.given and (len(self.given) != len(self.prompts) or {len(row) for row in self.given} != {self.tokens}):
             raise RequestError(
                 f"what is given must be {self.tokens} tokens for each of the {len(self.prompts)} prompts"

@@ -34,6 +34,7 @@ def generate_text(
     tokens: int,
     policy: Policy,
     stop: Stop | None = None,
+    choices: Sequence[Sequence[int]] = (),
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
     device: torch.device | str = "cpu",
@@ -41,11 +42,12 @@ def generate_text(
     """Up to `tokens` new ids after each prompt, its stop id included; stops at end of sequence unless told otherwise.
 
     Also the answer to a question about a picture: the picture is part of the prompt. Where a begin-of-image stops it,
-    codes may be chosen too, since the positions behind it in its block belong to the picture.
+    codes may be chosen too, since the positions behind it in its block belong to the picture. With `choices`, each with
+    its stop id, every row becomes one of them.
     """
     stop = Stop((layout.pad,)) if stop is None else stop
     allow = Allowed.mixed if layout.boi in stop.ids else Allowed.text
-    task = Task(prompts, tokens, allow(layout, policy.official), stop)
+    task = Task(prompts, tokens, allow(layout, policy.official), stop, choices=choices)
     return unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
 
 

@@ -47,6 +47,8 @@ def fill(
     """The canvas as `unmask` leaves it, before the rows are cut out of it."""
     if policy.draws and len(generators) != len(task.prompts):
         raise RequestError("temperature above 0 needs one random generator for each prompt")
+    if task.choices and (policy.draws or policy.sprint is not None):
+        raise RequestError("choices are compared, not drawn; leave out the temperature (and SPRINT)")
     job = Job(denoiser, task, policy, generators, on_step, layout.image_offset)
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
     everyone = torch.arange(len(task.prompts), device=device)
