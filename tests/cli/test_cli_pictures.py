@@ -68,6 +68,23 @@ def test_understand_prints_the_answer(unveil, model_directory, star):
     assert json.loads(caption.out)["text"] != json.loads(machine.out)["text"]
 
 
+def test_understand_takes_choices(unveil, refused, model_directory, star):
+    outcome = unveil("understand", star, "what color?", "--choices", "yes, no,a red fish", "--model", model_directory)
+    assert outcome.code == 0 and outcome.out.rstrip("\n") in ("yes", "no", "a red fish")
+    for bad, why in (("", "a choice is empty"), ("yes,", "a choice is empty"), ("yes", "different choices, not 1")):
+        assert why in refused("understand", star, "what?", "--choices", bad, "--model", model_directory)
+
+
+def test_infill_prints_the_text_with_its_blanks_filled(unveil, refused, model_directory, star, tmp_path):
+    model, page = ("--seed", 1, "--model", model_directory), tmp_path / "t.html"
+    plain = unveil("infill", "The ___ is red.", "--length", 2, "--trace", page, *model).out
+    assert plain.startswith("The ") and plain.endswith(" is red.\n") and page.read_text().startswith("<!doctype")
+    shown = json.loads(unveil("infill", "a ___ star", "--image", star, "--json", *model).out)["text"]
+    assert shown.startswith("a ") and shown.endswith(" star")
+    assert "write ___ where words are missing" in refused("infill", "The star is red.", *model)
+    assert "length of a blank" in refused("infill", "a ___", "--length", 0, *model)
+
+
 def test_edit_writes_another_picture(unveil, model_directory, tmp_path, star):
     path = tmp_path / "b.png"
     outcome = unveil("edit", star, "make it blue", "-o", path, "--seed", 1, "--json", "--model", model_directory)

@@ -11,6 +11,7 @@ from unveil.cli.doctor import doctor
 from unveil.cli.edit import edit
 from unveil.cli.eval import evaluate
 from unveil.cli.generate import generate
+from unveil.cli.infill import infill
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
 from unveil.cli.parity import parity
@@ -52,6 +53,7 @@ def top(
 for _verb in (
     generate,
     understand,
+    infill,
     edit,
     interleave,
     chat,

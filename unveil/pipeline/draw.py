@@ -11,7 +11,7 @@ from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of
 from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
-from unveil.sampling import generate_codes, generate_text, think
+from unveil.sampling import Allowed, Stop, generate_codes, generate_text, think
 from unveil.sampling.render import render
 from unveil.shapes import Int, Tensor
 from unveil.trace import Stage, picture_stage, word_stage
@@ -181,8 +181,11 @@ def write(
     settings: TextSettings,
     watch: Watch,
     what: str,
+    *,
+    choices: Sequence[Sequence[int]] = (),
+    given: Sequence[Sequence[int]] = (),
 ) -> list[Written]:
-    """Answers in words, those to prompts of equal length together."""
+    """Answers in words, those to prompts of equal length together; see `Task` for `choices` and `given`."""
     for prefix in prefixes:
         check_room(prefix, settings.tokens, parts, what)
     out: dict[int, Written] = {}
@@ -193,12 +196,17 @@ def write(
             parts.layout,
             tokens=settings.tokens,
             policy=settings.policy(parts.config.backbone.block_size),
+            stop=Stop() if given else None,
+            choices=choices,
+            given=[given[i] for i in at] if given else (),
+            allowed=Allowed(0, parts.text.pieces) if given else None,
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("write", settings.tokens * len(at)),
             device=device_of(parts),
         )
         for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
-            stages = (_words(parts, watch, row, len(tokens)),) if watch.keep else ()
+            pinned = given[i] if given else ()
+            stages = (_words(parts, watch, row, len(tokens), pinned),) if watch.keep else ()
             out[i] = Written(tokens, stages)
     return [out[i] for i in range(len(prefixes))]
 
@@ -213,5 +221,5 @@ def spoken(parts: Parts, ids: Sequence[int]) -> str:
     return parts.text.decode([i for i in ids if i < parts.layout.image_offset]).strip()
 
 
-def _words(parts: Parts, watch: Watch, row: int, length: int) -> Stage:
-    return word_stage(watch.events, row, parts.layout.mask, length, shower(parts))
+def _words(parts: Parts, watch: Watch, row: int, length: int, given: Sequence[int] = ()) -> Stage:
+    return word_stage(watch.events, row, parts.layout.mask, length, shower(parts), given)

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self, Unpack
+from typing import Self, Unpack
 
 import torch
 from PIL import Image
 
 from unveil.errors import RequestError, WeightsError
 from unveil.metadata import Recipe
-from unveil.model.image_tokenizer.retrieval import CONTEXT, Retrieval
 from unveil.pictures import PictureInput, load_picture
-from unveil.pipeline.draw import Drawn, draw, edited, pinned, planned, prompted, render_codes, write
+from unveil.pipeline.draw import Drawn, draw, edited, pinned, planned, prompted, render_codes
+from unveil.pipeline.find import similarity
 from unveil.pipeline.inputs import checked_text, device_of, tokenize
 from unveil.pipeline.pins import (
     CodesInput,
@@ -30,21 +30,11 @@ from unveil.pipeline.results import ImageResult, Page, StoryResult, TextResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
 from unveil.pipeline.story import tell
 from unveil.pipeline.watch import Heard, Watch, silent
-from unveil.scenes.describe import DESCRIBE
+from unveil.pipeline.words import Message, answer, converse, fill_in
 from unveil.shapes import Float, Int, Tensor
 from unveil.trace import Stage, Trace
-from unveil.vocab.prompt import Prompts, Turn
 from unveil.weights.official_config import DecoderKind
 from unveil.weights.read import Parts
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a chat; its pictures come before its text."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    images: tuple[PictureInput, ...] = ()
 
 
 class Uni:
@@ -160,16 +150,18 @@ class Uni:
         image: PictureInput,
         question: str = "",
         *,
+        choices: Sequence[str] = (),
         seed: int | None = None,
         trace: bool = False,
         **options: Unpack[TextOptions],
     ) -> TextResult:
-        """The answer to a question about a picture; without a question, a description.
+        """The answer to a question about a picture; without a question, a description; with `choices`, one of these.
 
         Options: num_inference_steps, temperature, top_k, top_p, threshold, max_tokens.
         """
-        settings = TextSettings.of(self.parts.config, options)
-        return self._answer(tokenize(self.parts, [image]), [question], [seed], settings, trace)[0]
+        settings, watch = TextSettings.of(self.parts.config, options), Watch(self.heard, trace)
+        codes, seeds = tokenize(self.parts, [image]), [checked_seed(seed)]
+        return answer(self.parts, codes, [question], seeds, settings, watch, choices)[0]
 
     def answer(
         self, pictures: Sequence[PictureInput], questions: Sequence[str], **options: Unpack[TextOptions]
@@ -177,7 +169,8 @@ class Uni:
         """The answer to the question about each picture; item i has seed i."""
         settings = TextSettings.of(self.parts.config, options)
         codes = tokenize(self.parts, pictures)
-        return [a.text for a in self._answer(codes, questions, range(len(questions)), settings, False)]
+        watch = Watch(self.heard)
+        return [a.text for a in answer(self.parts, codes, questions, range(len(questions)), settings, watch)]
 
     def generate_interleaved(
         self,
@@ -203,35 +196,37 @@ class Uni:
 
         Raises PromptError when there is no turn or the last one is empty.
         """
-        checked_text(turns[-1].text if turns else "", "message")
-        start, seed, parts = time.perf_counter(), checked_seed(seed), self.parts
-        said = [
-            Turn(t.role, checked_text(t.text, "message"), tuple(tokenize(parts, t.images)) if t.images else ())
-            for t in turns
-        ]
-        settings = TextSettings.of(parts.config, options)
-        prefix = Prompts(parts.text, parts.layout).chat(said)
-        watch = Watch(self.heard, trace)
-        written = write(parts, [prefix], [Streams.of(seed)], settings, watch, "conversation")[0]
-        shown = Trace(turns[-1].text, written.stages) if trace else None
-        return TextResult(self._words(written.tokens), seed, time.perf_counter() - start, shown)
+        settings = TextSettings.of(self.parts.config, options)
+        return converse(self.parts, turns, checked_seed(seed), settings, Watch(self.heard, trace))
+
+    def infill(
+        self,
+        text: str,
+        *,
+        image: PictureInput | None = None,
+        length: int = 1,
+        seed: int | None = None,
+        trace: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> TextResult:
+        """The text with words in its blanks: "The ___ is red."; everything else stays exactly.
+
+        A blank is three or more underscores and gets `length` tokens. With an image the text describes that: so the
+        tiny model has learned to write; without one it guesses. Options as for `understand_image`, but max_tokens.
+        """
+        if options.get("max_tokens") is not None:
+            raise RequestError("an infilled text is as long as its blanks; give their length instead of max_tokens")
+        settings, watch = TextSettings.of(self.parts.config, options), Watch(self.heard, trace)
+        return fill_in(self.parts, text, image, length, checked_seed(seed), settings, watch)
 
     def retrieve(self, images: Sequence[PictureInput], text: str) -> list[tuple[int, float]]:
         """(index, likeness) of every picture, the one that fits the text best first; likeness lies in -1..1."""
         scores = self.similarity(images, [checked_text(text, "text")])[0].tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
 
-    @torch.inference_mode()
     def similarity(self, pictures: Sequence[PictureInput], texts: Sequence[str]) -> Float[Tensor, "T P"]:
         """How well each text fits each picture. Raises WeightsError when the model has no retrieval part."""
-        heads = self.parts.retrieval
-        if not isinstance(heads, Retrieval):
-            raise WeightsError("this model has no retrieval.safetensors; train it with recipes/tiny/retrieval.yaml")
-        codes = tokenize(self.parts, pictures).to(self.device)
-        shown = heads.embed_pictures(self.parts.image_tokenizer.quantizer.lookup(codes))
-        ids = [torch.tensor([self.parts.text.encode(t)[:CONTEXT]], device=self.device) for t in texts]
-        said = torch.cat([heads.embed_texts(row) for row in ids])
-        return (said @ shown.T).float().cpu()
+        return similarity(self.parts, pictures, texts)
 
     def tokenize(self, image: PictureInput) -> Int[Tensor, "h w"]:
         """The codes of a picture."""
@@ -321,25 +316,6 @@ class Uni:
         ]
         return _results(recipes, drawn, start, trace)
 
-    def _answer(
-        self,
-        pictures: Int[Tensor, "B h w"],
-        questions: Sequence[str],
-        seeds: Sequence[int | None],
-        settings: TextSettings,
-        trace: bool,
-    ) -> list[TextResult]:
-        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
-        asked = [checked_text(question, "question") if question.strip() else DESCRIBE for question in questions]
-        say, watch = Prompts(self.parts.text, self.parts.layout), Watch(self.heard, trace)
-        prefixes = [say.understand(codes, text) for codes, text in zip(pictures, asked, strict=True)]
-        written = write(self.parts, prefixes, [Streams.of(s) for s in chosen], settings, watch, "question")
-        seconds = time.perf_counter() - start
-        return [
-            TextResult(self._words(w.tokens), seed, seconds, Trace(text, w.stages) if trace else None)
-            for w, seed, text in zip(written, chosen, asked, strict=True)
-        ]
-
     def _tell(self, prompt: str, seed: int, settings: PictureSettings, trace: bool) -> StoryResult:
         start, said = time.perf_counter(), checked_text(prompt, "prompt")
         watch = Watch(self.heard, trace)
@@ -356,9 +332,6 @@ class Uni:
 
     def _recipe(self, task: str, prompt: str, seed: int, settings: PictureSettings) -> Recipe:
         return Recipe(task, prompt, seed, settings.plain(), self.weights)
-
-    def _words(self, tokens: list[int]) -> str:
-        return self.parts.text.decode(tokens).strip()
 
 
 def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, trace: bool) -> list[ImageResult]:

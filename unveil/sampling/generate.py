@@ -35,6 +35,8 @@ def generate_text(
     policy: Policy,
     stop: Stop | None = None,
     choices: Sequence[Sequence[int]] = (),
+    given: Sequence[Sequence[int]] = (),
+    allowed: Allowed | None = None,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
     device: torch.device | str = "cpu",
@@ -43,11 +45,12 @@ def generate_text(
 
     Also the answer to a question about a picture: the picture is part of the prompt. Where a begin-of-image stops it,
     codes may be chosen too, since the positions behind it in its block belong to the picture. With `choices`, each with
-    its stop id, every row becomes one of them.
+    its stop id, every row becomes one of them. What is given (`tokens` ids, MASK where one is to be written) stays.
     """
     stop = Stop((layout.pad,)) if stop is None else stop
     allow = Allowed.mixed if layout.boi in stop.ids else Allowed.text
-    task = Task(prompts, tokens, allow(layout, policy.official), stop, choices=choices)
+    allowed = allow(layout, policy.official) if allowed is None else allowed
+    task = Task(prompts, tokens, allowed, stop, choices=choices, given=given)
     return unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
 
 

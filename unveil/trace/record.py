@@ -71,10 +71,12 @@ class Trace:
     stages: tuple[Stage, ...]
 
 
-def word_stage(events: Sequence[StepEvent], row: int, mask: int, length: int, show: Show) -> Stage:
-    """The stage of `length` written tokens of one row."""
-    steps = _steps(events, row, mask, length)
-    return Stage(steps, tuple(show(token) for token in _final(steps, length)))
+def word_stage(
+    events: Sequence[StepEvent], row: int, mask: int, length: int, show: Show, given: Sequence[int] = ()
+) -> Stage:
+    """The stage of `length` written tokens of one row; `given` is what its canvas held before, if not MASK alone."""
+    steps, start = _steps(events, row, mask, length), _start(given, mask)
+    return Stage(steps, tuple(show(token) for token in _final(steps, length, start)), start=start)
 
 
 def picture_stage(
@@ -87,8 +89,7 @@ def picture_stage(
 ) -> Stage:
     """The stage of one picture's codes of one row; `given` is what its canvas held before, if not MASK alone."""
     length = grid[0] * grid[1]
-    steps = _steps(events, row, mask, length)
-    start = tuple(Cell() if token == mask else Cell(token, 1.0) for token in given)
+    steps, start = _steps(events, row, mask, length), _start(given, mask)
     return Stage(steps, tuple(str(token) for token in _final(steps, length, start)), grid, picture, start)
 
 
@@ -117,6 +118,10 @@ def _steps(events: Sequence[StepEvent], row: int, mask: int, length: int) -> tup
         if any(cell.fresh for cell in cells):
             steps.append(Step(event.block, event.step, first, cells))
     return tuple(steps)
+
+
+def _start(given: Sequence[int], mask: int) -> tuple[Cell, ...]:
+    return tuple(Cell() if token == mask else Cell(token, 1.0) for token in given)
 
 
 def _final(steps: Sequence[Step], length: int, start: Sequence[Cell] = ()) -> list[int]:
