@@ -59,6 +59,19 @@ def test_traces_are_written_for_pictures_and_words(unveil, model_directory, tmp_
     assert page.read_text().startswith("<!doctype html>")
 
 
+def test_a_preview_file_shows_the_codes_as_patches(unveil, refused, model_directory, tmp_path, star):
+    shown, model = tmp_path / "p.png", ("--seed", 7, "--model", model_directory)
+    assert unveil("generate", "a red star", "-o", tmp_path / "a.png", "--preview", shown, *model).code == 0
+    assert (tmp_path / "a.png").read_bytes() == star.read_bytes()
+    with Image.open(shown) as preview:
+        patches = np.asarray(preview).reshape(8, 16, 8, 16, 3)
+    assert (patches == patches[:, :1, :, :1]).all() and len(np.unique(patches[:, 0, :, 0].reshape(-1, 3), axis=0)) > 5
+    shown.unlink()
+    assert unveil("edit", star, "make it blue", "-o", tmp_path / "b.png", "--preview", shown, *model).code == 0
+    assert shown.exists()
+    assert "must end in" in refused("generate", "a", "-o", tmp_path / "a.png", "--preview", "p.txt", *model)
+
+
 def test_understand_prints_the_answer(unveil, model_directory, star):
     plain = unveil("understand", star, "what color?", "--model", model_directory)
     machine = unveil("understand", star, "what color?", "--json", "--model", model_directory)

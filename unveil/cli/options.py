@@ -19,6 +19,10 @@ Decoder = Annotated[Kind, typer.Option("--decoder", help="Of a released model: n
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Preview = Annotated[
+    Path | None,
+    typer.Option("--preview", metavar="FILE", help="Patches of color, written anew after every denoise step."),
+]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Show the denoising: .gif or .html.")]
 PictureOut = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture; a PNG can be replayed.")]
 Mask = Annotated[Path | None, typer.Option("--mask", metavar="MASK", help="Change only what is white here.")]

@@ -78,7 +78,7 @@ def planned(
             tokens=words.tokens,
             policy=words.policy(parts.config.backbone.block_size),
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("think", words.tokens * len(at)),
+            on_step=watch.tokens("think", [[parts.layout.mask] * words.tokens] * len(at), parts.layout.mask),
             device=device_of(parts),
         )
         for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
@@ -129,7 +129,7 @@ def draw(
             guidance=guidance,
             given=given,
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("draw", sum(row.count(parts.layout.mask) for row in given)),
+            on_step=watch.tokens("draw", given, parts.layout.mask, settings.grid),
             device=device_of(parts),
         )
         images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
@@ -190,6 +190,7 @@ def write(
         check_room(prefix, settings.tokens, parts, what)
     out: dict[int, Written] = {}
     for at in by_length(prefixes):
+        start = [given[i] for i in at] if given else [[parts.layout.mask] * settings.tokens] * len(at)
         rows = generate_text(
             parts.backbone,
             [prefixes[i] for i in at],
@@ -198,10 +199,10 @@ def write(
             policy=settings.policy(parts.config.backbone.block_size),
             stop=Stop() if given else None,
             choices=choices,
-            given=[given[i] for i in at] if given else (),
+            given=start if given else (),
             allowed=Allowed(0, parts.text.pieces) if given else None,
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("write", settings.tokens * len(at)),
+            on_step=watch.tokens("fill" if given else "write", start, parts.layout.mask),
             device=device_of(parts),
         )
         for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
