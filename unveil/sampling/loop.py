@@ -47,6 +47,8 @@ def fill(
     """The canvas as `unmask` leaves it, before the rows are cut out of it."""
     if policy.draws and len(generators) != len(task.prompts):
         raise RequestError("temperature above 0 needs one random generator for each prompt")
+    if task.choices and (policy.draws or policy.sprint is not None):
+        raise RequestError("choices are compared, not drawn; leave out the temperature (and SPRINT)")
     job = Job(denoiser, task, policy, generators, on_step, layout.image_offset)
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
     everyone = torch.arange(len(task.prompts), device=device)
@@ -69,6 +71,8 @@ def fill_block(
         rows = (masked.any(-1) & ~ended).nonzero().squeeze(-1)  # the only time a step waits for the device
         if len(rows) == 0:
             break
+        if step == 0 and not torch.isin(rows, cache.rows).all():
+            cache = Cache(None, 0, rows)  # a row that had nothing to fill in an earlier block takes part again
         rest = None if sprint is None else share_of_rest(masked[rows].sum(-1), len(schedule) - step, sprint.least)
         old = stop.places(canvas.ids[:, start:end])
         cache = denoise(job, canvas, rows, cache, block, step, share if rest is None else rest)

@@ -8,6 +8,7 @@ import torch
 from unveil.diffusion.guidance import guide
 from unveil.errors import RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
+from unveil.sampling.choices import choose_among
 from unveil.sampling.commit import Quota, commit_confident
 from unveil.sampling.draw import Draw, draw, hide
 from unveil.sampling.sprint import Sprint, candidates, importance, kept_count, kept_places
@@ -179,7 +180,12 @@ def prune(job: Job, canvas: Canvas, cache: Cache, start: int) -> Cache:
 
 
 def choose(
-    job: Job, canvas: Canvas, logits: Float[Tensor, "R B N V"], rows: Int[Tensor, " B"], masked: Bool[Tensor, "B N"]
+    job: Job,
+    canvas: Canvas,
+    logits: Float[Tensor, "R B N V"],
+    rows: Int[Tensor, " B"],
+    masked: Bool[Tensor, "B N"],
+    end: int,
 ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
     """A candidate for each position, its confidence and its rank: guide, hide what is not allowed, draw."""
     guided = hide(guide(logits, job.task.guidance), job.task.allowed, canvas.mask)
@@ -189,6 +195,10 @@ def choose(
         tokens, score, confidence = candidates(guided, masked, policy.sprint.score, policy.draw.temperature, generators)
         return tokens, confidence, score
     tokens, confidence = draw(guided, policy.draw, generators)
+    if job.task.choices:
+        new, line = min(end - canvas.prefix, masked.shape[1]), canvas.ids[rows, canvas.prefix : end]
+        among_them = choose_among(job.task.choices, line, canvas.mask, tokens[:, -new:], guided[:, -new:].softmax(-1))
+        tokens[:, -new:], confidence[:, -new:] = among_them
     return tokens, confidence, confidence
 
 
@@ -214,7 +224,7 @@ def denoise(
             cache = prune(job, canvas, cache, start)
     before = canvas.ids[rows, start:end]
     masked = before == canvas.mask
-    tokens, confidence, score = choose(job, canvas, logits, rows, masked)
+    tokens, confidence, score = choose(job, canvas, logits, rows, masked, end)
     committed = commit_confident(confidence, masked, job.policy.quota.threshold, at_least, score)
     canvas.ids[rows, start:end] = torch.where(committed, tokens, before)
     if job.on_step is not None:
