@@ -18,8 +18,10 @@ def test_the_command_prints_every_part_and_says_what_would_fit(unveil):
     assert "fits 1GB on the device" in lines[6] and "not loaded" in lines[2]
     said = json.loads(unveil("plan", "tiny", "--gpu", "30MB", "--ram", "1GB", "--dtype", "float32", "--json").out)
     assert said["fits"] is True and said["residency"] == "staged"
-    said = json.loads(unveil("plan", "tiny", "--gpu", "18MB", "--ram", "1GB", "--dtype", "float32", "--json").out)
-    assert said["fits"] is False and ["bfloat16", "staged"] in said["would_fit"]
+    said = json.loads(unveil("plan", "tiny", "--gpu", "20MB", "--ram", "1GB", "--dtype", "float32", "--json").out)
+    assert said["fits"] is True and said["residency"] == "streamed" and ["bfloat16", "staged"] in said["would_fit"]
+    said = json.loads(unveil("plan", "tiny", "--ram", "20MB", "--dtype", "float32", "--json").out)
+    assert said["fits"] is False and ["bfloat16", "staged"] in said["would_fit"]  # nothing streams without a GPU
     assert "nothing that is known here would fit" in unveil("plan", "tiny", "--gpu", "1KB", "--ram", "1KB").out
 
 
@@ -32,7 +34,7 @@ def test_the_command_prints_every_part_and_says_what_would_fit(unveil):
         (["tiny", "--gpu", "24GB", "--ram", "64GB", "--size", "4096"], "exceed the context"),
         (["tiny", "--gpu", "24GB", "--ram", "64GB", "--size", "128", "--task", "understand"], "leave out the size"),
         (["tiny", "--gpu", "24GB", "--ram", "64GB", "--dtype", "int2"], "--dtype"),
-        (["tiny", "--ram", "64GB"], "--gpu"),
+        (["tiny", "--gpu", "64GB"], "--ram"),
     ],
 )
 def test_bad_requests_for_a_plan_are_one_line_and_code_2(refused, arguments, why):

@@ -33,18 +33,21 @@ def chat(
     temperature: options.Temperature = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Talk about pictures, draw and change them; /help inside lists the commands."""
-    talk = Talk(open_model(model, device, quiet), seed, steps, guidance, solver_steps, temperature)
     failed = False
-    for line in _lines():
-        try:
-            if not talk.answer(line):
-                break
-        except UnveilError as error:
-            failed = True
-            note("unveil: " + " ".join(str(error).split()))
+    with open_model(model, device, quiet, memory=memory, dtype=dtype) as uni:
+        talk = Talk(uni, seed, steps, guidance, solver_steps, temperature)
+        for line in _lines():
+            try:
+                if not talk.answer(line):
+                    break
+            except UnveilError as error:
+                failed = True
+                note("unveil: " + " ".join(str(error).split()))
     if failed and not sys.stdin.isatty():
         raise typer.Exit(2)
 

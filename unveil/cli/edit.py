@@ -27,6 +27,8 @@ def edit(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -54,4 +56,6 @@ def edit(
             temperature=temperature,
         )
 
-    save_picture(drawn(open_model(model, device, quiet, decoder), ask, preview), output, trace, as_json)
+    with open_model(model, device, quiet, decoder, memory=memory, dtype=dtype, task="edit") as uni:
+        result = drawn(uni, ask, preview)
+    save_picture(result, output, trace, as_json)

@@ -24,6 +24,8 @@ def scenes(
     failures: Annotated[Path | None, typer.Option("--failures", metavar="FILE", help="A picture of failures.")] = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -36,7 +38,8 @@ def scenes(
     from unveil.evals.report import table
     from unveil.evals.scenes import evaluate as play
 
-    found = play(open_model(model, device, quiet=True), n, progress(quiet), split or ())
+    with open_model(model, device, quiet=True, memory=memory, dtype=dtype) as uni:
+        found = play(uni, n, progress(quiet), split or ())
     if failures is not None:
         write_failures(found.failures, failures)
     if as_json:

@@ -11,6 +11,7 @@ from unveil.cli.output import check_picture_target, check_trace_target, note, op
 from unveil.files import write_atomic
 
 if TYPE_CHECKING:
+    from unveil.memory.moments import Task
     from unveil.pipeline import ImageResult, Uni
 
 
@@ -33,6 +34,8 @@ def generate(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -61,7 +64,12 @@ def generate(
             width=width,
         )
 
-    save_picture(drawn(open_model(model, device, quiet, decoder), ask, preview), output, trace, as_json)
+    looks = preview is not None or codes is not None or keep is not None or vary is not None
+    task: Task = "anything" if thinking or looks else "generate"
+    size = max(height or 0, width or 0) or None
+    with open_model(model, device, quiet, decoder, memory=memory, dtype=dtype, task=task, size=size) as uni:
+        result = drawn(uni, ask, preview)
+    save_picture(result, output, trace, as_json)
 
 
 def drawn(uni: "Uni", ask: Callable[["Uni"], "ImageResult"], preview: Path | None) -> "ImageResult":

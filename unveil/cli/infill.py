@@ -23,6 +23,8 @@ def infill(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -31,7 +33,14 @@ def infill(
     The tiny model has learned to write captions of pictures: without --image it only guesses.
     """
     traced = check_trace_target(trace)
-    result = open_model(model, device, quiet).infill(
-        text, image=image, length=length, seed=seed, trace=traced, num_inference_steps=steps, temperature=temperature
-    )
+    with open_model(model, device, quiet, memory=memory, dtype=dtype, task="understand") as uni:
+        result = uni.infill(
+            text,
+            image=image,
+            length=length,
+            seed=seed,
+            trace=traced,
+            num_inference_steps=steps,
+            temperature=temperature,
+        )
     save_text(result, trace, as_json)

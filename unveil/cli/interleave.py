@@ -26,6 +26,8 @@ def interleave(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -33,16 +35,17 @@ def interleave(
     """Tell the story of PROMPT in words and pictures."""
     make_directory(output)
     traced = check_trace_target(trace)
-    story = open_model(model, device, quiet, decoder).generate_interleaved(
-        prompt,
-        seed=seed,
-        trace=traced,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        image_guidance_scale=image_guidance,
-        solver_steps=solver_steps,
-        temperature=temperature,
-    )
+    with open_model(model, device, quiet, decoder, memory=memory, dtype=dtype) as uni:
+        story = uni.generate_interleaved(
+            prompt,
+            seed=seed,
+            trace=traced,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            image_guidance_scale=image_guidance,
+            solver_steps=solver_steps,
+            temperature=temperature,
+        )
     summary = save_story(story, prompt, output)
     save_trace(story.trace, trace)
     if as_json:

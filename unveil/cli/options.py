@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 Kind = Literal["normal", "turbo"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result. Without it a random one, reported.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Denoise steps per block.")]
@@ -17,6 +19,8 @@ Model = Annotated[str, typer.Option("--model", help="A model inside the package,
 AnyModel = Annotated[str, typer.Argument(metavar="MODEL", help="A model inside the package, or a directory.")]
 Decoder = Annotated[Kind, typer.Option("--decoder", help="Of a released model: normal, or turbo (8 solver steps).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Of weights; auto: on a GPU as stored, on a CPU float32.")]
+Memory = Annotated[str | None, typer.Option("--memory", metavar="24GB", help="Plan for this much, and tell the peak.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Preview = Annotated[

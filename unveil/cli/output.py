@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil.files import check_target, write_atomic
 
 if TYPE_CHECKING:
+    from unveil.memory.moments import Task
     from unveil.pipeline import Uni
     from unveil.trace import Trace
     from unveil.weights.official_config import DecoderKind
@@ -30,15 +32,24 @@ def say_json(value: object) -> None:
     print(json.dumps(value))
 
 
-def open_model(model: str, device: str, quiet: bool, decoder: "DecoderKind" = "normal") -> "Uni":
-    """The model, which reports its progress unless told to be quiet."""
+@contextmanager
+def open_model(
+    model: str, device: str, quiet: bool, decoder: "DecoderKind" = "normal", *,
+    memory: str | None, dtype: str, task: "Task" = "anything", size: int | None = None,
+) -> Iterator["Uni"]:  # fmt: skip
+    """The model, which reports its progress unless told to be quiet, and how much memory it needed when one was set."""
     from unveil.pipeline import Uni
 
     heard = progress(quiet)
     heard("load", 0, 1)
-    uni = Uni.load(model, device, decoder=decoder, heard=heard)
+    uni = Uni.load(model, device, dtype, memory=memory, task=task, size=size, decoder=decoder, heard=heard)
     heard("load", 1, 1)
-    return uni
+    placed = uni.placed
+    if placed is not None and placed.line is not None and not quiet:
+        note(placed.line)
+    yield uni
+    if placed is not None and placed.peak is not None and not quiet:
+        note(placed.peak)
 
 
 def check_picture_target(path: Path) -> None:

@@ -12,41 +12,44 @@ if TYPE_CHECKING:
     from unveil.config import ModelConfig
     from unveil.memory.plan import Need, Plan
 
-Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+TaskName = Literal["generate", "understand", "edit", "anything"]
 Amount = "24GB (thousand million bytes) or 24GiB."
 
 
 def plan(
     model: Annotated[str, typer.Argument(help="A preset (needs no weights) or a model directory.")],
-    gpu: Annotated[str, typer.Option("--gpu", help="Memory of the device: " + Amount)],
     ram: Annotated[str, typer.Option("--ram", help="Memory of the host: " + Amount)],
-    task: Annotated[Literal["generate", "understand"], typer.Option("--task", help="What is asked for.")] = "generate",
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Memory of the GPU; none: plan for the CPU.")] = None,
+    task: Annotated[TaskName, typer.Option("--task", help="What is asked for.")] = "generate",
     size: Annotated[int | None, typer.Option("--size", help="Side of the picture to make, in pixels.")] = None,
-    dtype: Annotated[Precision, typer.Option("--dtype", help="Of the weights.")] = "bfloat16",
+    dtype: Annotated[options.Precision, typer.Option("--dtype", help="Of the weights.")] = "bfloat16",
     as_json: options.AsJson = False,
 ) -> None:
     """What MODEL would need, part by part, and whether it fits. Reads no weights."""
     from unveil.memory.moments import Work
-    from unveil.memory.plan import parse_bytes, plans
+    from unveil.memory.plan import Machine, down_from, parse_bytes, plans
 
-    device, host, config = parse_bytes(gpu), parse_bytes(ram), _config(model)
-    every = plans(config, Work.of(config, task, size), dtype)
-    asked = [next(every), next(every)]  # all resident, then staged
-    chosen = asked[0] if asked[0].fits(device, host) else asked[1]
-    fits = chosen.fits(device, host)
-    better = [] if fits else [other for other in every if other.fits(device, host)]
+    host, config = parse_bytes(ram), _config(model)
+    machine, work = Machine(host, None) if gpu is None else Machine(parse_bytes(gpu), host), Work.of(config, task, size)
+    asked = list(plans(config, work, machine, [dtype]))
+    chosen = next((each for each in asked if each.fits), asked[1])  # the second is staged
+    better: list[Plan] = []
+    if not chosen.fits or chosen.residency == "streamed":
+        better = [other for other in plans(config, work, machine, down_from(dtype)[1:]) if other.fits]
     if as_json:
         parts = [_row(need, chosen) for need in chosen.needs]
-        said = {"precision": chosen.precision, "residency": chosen.residency, "parts": parts, "fits": fits}
+        said = {"precision": chosen.precision, "residency": chosen.residency, "tiled": chosen.tiled, "parts": parts}
         fitting = [[other.precision, other.residency] for other in better]
-        say_json({**said, "device_peak": chosen.device, "host_peak": chosen.host, "would_fit": fitting})
+        peaks = {"device_peak": chosen.device, "host_peak": chosen.host}
+        say_json({**said, "fits": chosen.fits, **peaks, "would_fit": fitting})
         return
     say("\n".join(_table(chosen)))
-    verdict = "fits" if fits else "does not fit"
-    say(f"{verdict} {gpu} on the device and {ram} on the host: {_peaks(chosen)}")
+    verdict = "fits" if chosen.fits else "does not fit"
+    where = f"{ram} of the process" if gpu is None else f"{gpu} on the device and {ram} on the host"
+    say(f"{verdict} {where}: {_peaks(chosen)}")
     for other in better:
-        say(f"would fit: --dtype {other.precision}, {_peaks(other)}")
-    if not fits and not better:
+        say(f"{'faster' if chosen.fits else 'would fit'}: --dtype {other.precision}, {_peaks(other)}")
+    if not chosen.fits and not better:
         say("nothing that is known here would fit")
 
 
@@ -68,8 +71,10 @@ def _config(model: str) -> "ModelConfig":
 
 def _row(need: "Need", plan: "Plan") -> dict[str, object]:
     where = plan.residency if need.used else "not loaded"
-    numbers = {"weights": need.weights, "activations": need.activations, "cache": need.cache}
-    return {"part": need.name, "dtype": need.dtype, "where": where, **numbers, "peak": need.peak if need.used else 0}
+    lying = plan.lying(need) if need.used else 0
+    numbers = {"weights": need.weights, "on device": lying, "activations": plan.active(need), "cache": need.cache}
+    peak = lying + plan.active(need) + need.cache
+    return {"part": need.name, "dtype": need.dtype, "where": where, **numbers, "peak": peak}
 
 
 def _table(plan: "Plan") -> list[str]:
@@ -83,4 +88,7 @@ def _cell(value: object) -> str:
 
 
 def _peaks(plan: "Plan") -> str:
-    return f"{plan.residency}, {plan.device / 1e9:.2f} GB on the device, {plan.host / 1e9:.2f} GB on the host"
+    tiles = ", VAE in tiles" if plan.tiled else ""
+    if plan.machine.host is None:
+        return f"{plan.residency}{tiles}, {plan.device / 1e9:.2f} GB besides Python and its libraries"
+    return f"{plan.residency}{tiles}, {plan.device / 1e9:.2f} GB on the device, {plan.host / 1e9:.2f} GB on the host"

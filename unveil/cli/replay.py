@@ -14,6 +14,8 @@ def replay(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Keep the new one.")] = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -30,7 +32,8 @@ def replay(
     recipe, before = read_recipe(file), load_picture(file)
     if recipe.version != VERSION:
         note(f"{file} was made by unveil {recipe.version}, this is {VERSION}; the pixels may differ")
-    result = open_model(model, device, quiet, decoder).replay(recipe)
+    with open_model(model, device, quiet, decoder, memory=memory, dtype=dtype) as uni:
+        result = uni.replay(recipe)
     if output is not None:
         result.save(output)
     same = before.size == result.image.size and ImageChops.difference(before, result.image).getbbox() is None

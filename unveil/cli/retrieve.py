@@ -16,6 +16,8 @@ def retrieve(
     top: Annotated[int | None, typer.Option("--top", help="Only the best K.")] = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -25,7 +27,8 @@ def retrieve(
     from unveil.pipeline.inputs import pictures_in
 
     files = pictures_in(directory)
-    ranking = open_model(model, device, quiet).retrieve(files, text)[:top]
+    with open_model(model, device, quiet, memory=memory, dtype=dtype) as uni:
+        ranking = uni.retrieve(files, text)[:top]
     if as_json:
         say_json([{"file": str(files[i]), "score": round(score, 4)} for i, score in ranking])
     else:

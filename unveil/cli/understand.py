@@ -24,6 +24,8 @@ def understand(
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    memory: options.Memory = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -32,15 +34,16 @@ def understand(
 
     traced = check_trace_target(trace)
     picture = load_picture(file)
-    result = open_model(model, device, quiet).understand_image(
-        picture,
-        question,
-        choices=() if choices is None else choices.split(","),
-        seed=seed,
-        trace=traced,
-        num_inference_steps=steps,
-        temperature=temperature,
-    )
+    with open_model(model, device, quiet, memory=memory, dtype=dtype, task="understand") as uni:
+        result = uni.understand_image(
+            picture,
+            question,
+            choices=() if choices is None else choices.split(","),
+            seed=seed,
+            trace=traced,
+            num_inference_steps=steps,
+            temperature=temperature,
+        )
     save_text(result, trace, as_json)
 
 

@@ -1,10 +1,12 @@
 """The moments at which each part needs most memory, as calls of the real modules; they run on any device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
 from unveil.config import ModelConfig
@@ -16,10 +18,14 @@ from unveil.sampling.draw import Allowed, Draw, draw, hide
 from unveil.sampling.render import conditioned_field, latents_to_picture
 from unveil.sampling.step import Cache, look
 
-Task: TypeAlias = Literal["generate", "understand"]
+Task: TypeAlias = Literal["generate", "understand", "edit", "anything"]
+"""anything: a picture at the end of a story that fills the context, which needs more than any other request."""
 PROMPT = 128
 """Tokens that a prompt or question is taken to have, with all that stands around it."""
-PARTS = {"generate": ("backbone", "code_embedding", "decoder", "vae"), "understand": ("image_tokenizer", "backbone")}
+_ALL = ("image_tokenizer", "backbone", "code_embedding", "decoder", "vae")
+PARTS: Mapping[Task, tuple[str, ...]] = MappingProxyType(
+    {"generate": _ALL[1:], "understand": _ALL[:2], "edit": _ALL, "anything": _ALL}
+)
 """The parts that a task needs, in the order in which it does."""
 
 
@@ -31,7 +37,7 @@ class Work:
     grid: tuple[int, int]  # codes of the picture that is made or read
     prefix: int  # positions before the canvas
     length: int  # positions at the end, in whole blocks
-    branches: int  # guidance branches of the backbone
+    guidance: Guidance
 
     @classmethod
     def of(cls, config: ModelConfig, task: Task, size: int | None = None) -> "Work":
@@ -40,17 +46,27 @@ class Work:
         Raises RequestError for a size that is no whole number of codes, or for more positions than the context has.
         """
         scale, sampling = config.picture_scale, config.sampling
-        if task == "understand" and size is not None:
+        if task in ("understand", "edit") and size is not None:
             raise RequestError("a picture to be read is fitted to the model's own size; leave out the size")
         if size is not None and (size < scale or size % scale):
             raise RequestError(f"a picture cannot be {size} pixels wide; give a multiple of {scale}")
         grid = sampling.grid if size is None else (size // scale, size // scale)
         codes, block, limit = grid[0] * grid[1], config.backbone.block_size, config.backbone.context
-        prefix, new = (PROMPT, codes) if task == "generate" else (PROMPT + codes, sampling.text_tokens)
-        if prefix + new > limit:
-            raise RequestError(f"{prefix + new} positions exceed the context of {limit}; choose a smaller size")
-        branches = 2 if task == "generate" and sampling.guidance != 1 else 1
-        return cls(task, grid, prefix, -(-(prefix + new) // block) * block, branches)
+        new = sampling.text_tokens if task == "understand" else codes
+        prefix = limit - new if task == "anything" else PROMPT if task == "generate" else PROMPT + codes
+        if (needed := max(prefix, PROMPT) + new) > limit:
+            raise RequestError(f"{needed} positions exceed the context of {limit}; choose a smaller size")
+        guidance = Guidance()
+        if task == "generate":
+            guidance = Guidance.simple(sampling.guidance, sampling.rescale)
+        elif task != "understand":
+            guidance = Guidance.edit(sampling.edit_text_guidance, sampling.edit_image_guidance, sampling.rescale)
+        return cls(task, grid, prefix, -(-(prefix + new) // block) * block, guidance)
+
+    @property
+    def branches(self) -> int:
+        """Guidance branches of the backbone."""
+        return len(self.guidance.used)
 
 
 def cache_bytes(config: ModelConfig, positions: int, branches: int, dtype: torch.dtype) -> int:
@@ -67,8 +83,7 @@ def look_at(
     The call gives the keys and values it leaves; the list holds the tensors that are there before it.
     """
     weight, block, b = backbone.lm_head.weight, config.backbone.block_size, config.backbone
-    device, guided = weight.device, work.branches == 2
-    guidance = Guidance.simple(config.sampling.guidance, config.sampling.rescale) if guided else Guidance()
+    device = weight.device
     ids = torch.zeros(1, work.length, dtype=torch.long, device=device)
     prefixes = torch.zeros(work.branches, 1, work.prefix, dtype=torch.long, device=device)
     pads, rows = prefixes[..., 0].clone(), torch.zeros(1, dtype=torch.long, device=device)
@@ -81,7 +96,7 @@ def look_at(
     def run() -> Past:
         logits, past, _ = look(backbone, canvas, rows, cache, start, start + block)
         allowed = Allowed(0, config.vocab.image_offset)
-        draw(hide(guide(logits, guidance), allowed, config.vocab.mask), Draw(), ())
+        draw(hide(guide(logits, work.guidance), allowed, config.vocab.mask), Draw(), ())
         return past
 
     return run, [ids, prefixes, pads, rows, *(tensor for pair in pairs for tensor in pair)]
@@ -116,3 +131,10 @@ def use_of(name: str, modules: dict[str, nn.Module], config: ModelConfig, work: 
         return latents_to_picture(latents(first.dtype), module, config)
 
     return {"image_tokenizer": tokenize, "code_embedding": embed, "decoder": decode, "vae": show}[name]
+
+
+def tile(vae: AutoencoderKL) -> None:
+    """Let the VAE decode in overlapping tiles of half its own picture size along a side, and blend them."""
+    vae.tile_sample_min_size = vae.config["sample_size"] // 2
+    vae.tile_latent_min_size = vae.tile_sample_min_size // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    vae.enable_tiling()

@@ -1,27 +1,33 @@
 """What a model needs on the device and on the host, told before a byte of weights is read."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
 from unveil.config import ModelConfig
 from unveil.errors import RequestError
 from unveil.memory.live import peak_bytes
-from unveil.memory.moments import PARTS, Work, cache_bytes, look_at, use_of
-from unveil.memory.quantize import quantize, weight_bytes
+from unveil.memory.moments import PARTS, Work, cache_bytes, look_at, tile, use_of
 from unveil.model.backbone import Backbone
-from unveil.model.backbone.router import Router
-from unveil.model.image_decoder import ImageDecoder
+from unveil.model.hold import Precision, floats_of, format_of, hold, weight_bytes
 from unveil.weights.read import build
 
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "int4"]
-"""How numbers are held, from the most exact down; with int8 and int4 all but the large matrices is bfloat16."""
-Residency: TypeAlias = Literal["resident", "staged"]
-"""resident: all parts lie on the device. staged: each comes to it for its turn, from host memory, and goes again."""
+Residency: TypeAlias = Literal["resident", "staged", "streamed"]
+"""resident: all parts lie on the device. staged: each comes to it for its turn and goes again. streamed: staged, and
+of the backbone only two layers lie on the device at a time."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How much memory a plan may use, in bytes."""
+
+    device: int
+    host: int | None  # None: the device is the process itself, and there is no other memory
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,11 @@ class Need:
     largest: int  # of its tensors: what passes through the host when the part is read to the device
     cache: int = 0
     activations: int = 0
+    tiled: int = 0  # activations when it works in tiles; 0 when it cannot
+    embedding: int = 0  # of the weights: a table that can be looked up on the host
+    layers: int = 0  # of the weights: what can be streamed
+    layer: int = 0  # the largest of these layers
     used: bool = True
-
-    @property
-    def peak(self) -> int:
-        """While the part works."""
-        return self.weights + self.cache + self.activations
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Plan:
     precision: Precision
     residency: Residency
     needs: tuple[Need, ...]
+    machine: Machine
+    tiled: bool = False  # the VAE decodes in tiles
 
     @property
     def used(self) -> list[Need]:
@@ -58,29 +65,74 @@ class Plan:
     @property
     def device(self) -> int:
         """The peak on the device: with the weights of all parts, or of the one whose turn it is."""
-        if self.residency == "staged":
-            return max(need.peak for need in self.used)
-        return sum(need.weights for need in self.used) + max(n.cache + n.activations for n in self.used)
+        if self.residency == "resident":
+            return sum(map(self.lying, self.used)) + max(need.cache + self.active(need) for need in self.used)
+        return max(self.lying(need) + need.cache + self.active(need) for need in self.used)
 
     @property
     def host(self) -> int:
-        """The peak on the host: all weights when staged, otherwise the largest tensor, as it passes through."""
-        return sum(n.weights for n in self.used) if self.residency == "staged" else max(n.largest for n in self.used)
+        """The peak on the host: what waits there and the embedding; otherwise the largest tensor, passing through."""
+        if self.machine.host is None:
+            return 0
+        if self.residency != "resident" and not self.rereads:
+            return self._waiting
+        return max(need.largest for need in self.used) + sum(need.embedding for need in self.used)
 
-    def fits(self, gpu: int, ram: int) -> bool:
-        """Whether both peaks stay within so many bytes."""
-        return self.device <= gpu and self.host <= ram
+    @property
+    def rereads(self) -> bool:
+        """Whether parts are read from their files for every turn: there is no host, or it has no room for them."""
+        if self.residency == "resident":
+            return False
+        return self.machine.host is None or (self.residency == "staged" and self._waiting > self.machine.host)
+
+    @property
+    def fits(self) -> bool:
+        """Whether both peaks stay within the machine."""
+        return self.device <= self.machine.device and self.host <= (self.machine.host or 0)
+
+    def lying(self, need: Need) -> int:
+        """Bytes of a part's weights that lie on the device during its turn. The host, if there is one, looks up."""
+        away = 0 if self.machine.host is None else need.embedding
+        if self.residency == "streamed":
+            away += max(need.layers - 2 * need.layer, 0)
+        return need.weights - away
+
+    def active(self, need: Need) -> int:
+        """Bytes that a part's activations take, in tiles if it works in them."""
+        return need.tiled if self.tiled and need.tiled else need.activations
+
+    @property
+    def _waiting(self) -> int:
+        return sum(need.weights for need in self.used)
 
 
-def plans(config: ModelConfig, work: Work, best: Precision = "bfloat16") -> Iterator[Plan]:
-    """Every plan from precision `best` down, in order of loss of quality: staging loses nothing, so it comes first.
+def down_from(best: Precision) -> tuple[Precision, ...]:
+    """The precisions to try, in order of loss; float16 only when asked for: bfloat16 is as small and has its range."""
+    known = get_args(Precision)[get_args(Precision).index(best) :]
+    return tuple(precision for precision in known if precision == best or precision != "float16")
 
-    They are worked out one at a time, as they are asked for.
+
+def plans(config: ModelConfig, work: Work, machine: Machine, precisions: Sequence[Precision]) -> Iterator[Plan]:
+    """Every plan in these precisions, in order of preference, worked out one at a time, as they are asked for.
+
+    First in order of loss of quality: staging loses nothing, tiling little. Streaming loses nothing either, but every
+    look brings all layers to the device; so it comes last, and only where there is a host to stream from.
     """
-    for precision in get_args(Precision)[get_args(Precision).index(best) :]:
-        if precision != "float16" or best == "float16":  # as many bytes as bfloat16, and overflows
-            found = needs(config, work, precision)
-            yield from (Plan(precision, residency, found) for residency in get_args(Residency))
+    found = dict[Precision, tuple[Need, ...]]()
+    for precision in precisions:
+        found[precision] = needs(config, work, precision)
+        yield Plan(precision, "resident", found[precision], machine)
+        yield from _with_tiles(Plan(precision, "staged", found[precision], machine))
+    if machine.host is not None:
+        for precision, each in found.items():
+            yield from _with_tiles(Plan(precision, "streamed", each, machine))
+
+
+def _with_tiles(plan: Plan) -> Iterator[Plan]:
+    """A plan, and the same with tiles where that needs less."""
+    yield plan
+    if (tiled := replace(plan, tiled=True)).device < plan.device:
+        yield tiled
 
 
 def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
@@ -88,62 +140,61 @@ def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, 
     modules = build(config)
     found = []
     for name, module in modules.items():
-        small = hold(module, precision)
+        small = hold(module, floats_of(precision), format_of(precision))
         state, used = module.state_dict().values(), name in PARTS[work.task]
-        cache = activations = 0
-        if used and isinstance(module, Backbone):
-            cache = cache_bytes(config, work.length, work.branches, _floats(precision))
-            activations = _backbone_peak(module, config, work) - cache
+        dtype = precision if small else str(floats_of(precision)).removeprefix("torch.")
+        need = Need(name, dtype, weight_bytes(module), max(tensor.nbytes for tensor in state), used=used)
+        if isinstance(module, Backbone):
+            need = _of_backbone(need, module, config, work, precision)
         elif used:
-            activations = peak_bytes(use_of(name, modules, config, work), state)
-        largest = max(tensor.nbytes for tensor in state)
-        dtype = precision if small else str(_floats(precision)).removeprefix("torch.")
-        found.append(Need(name, dtype, weight_bytes(module), largest, cache, activations, used))
+            run = use_of(name, modules, config, work)
+            need = replace(need, activations=peak_bytes(run, state))
+            if isinstance(module, AutoencoderKL):
+                tile(module)
+                need = replace(need, tiled=peak_bytes(run, state))
+        found.append(need)
     return tuple(found)
-
-
-def hold(module: nn.Module, precision: Precision) -> bool:
-    """Hold a part in a precision, as it is when loaded; tells whether `precision` is the one of its large matrices.
-
-    int8 and int4 take the layers of the backbone and of the image decoder; the other parts stay in bfloat16. The
-    router's bias is float32 always.
-    """
-    nn.Module.to(module, _floats(precision))  # diffusers warns in its own `to`
-    for router in (part for part in module.modules() if isinstance(part, Router)):
-        router.expert_bias = router.expert_bias.float()
-    if precision != "int8" and precision != "int4":
-        return True
-    layers = module.model.layers if isinstance(module, Backbone) else None
-    layers = module.layers if isinstance(module, ImageDecoder) else layers
-    return layers is not None and quantize(layers, precision) > 0
 
 
 def parse_bytes(text: str) -> int:
     """24GB is 24 thousand million bytes, 24GiB is 24 x 2^30. Raises RequestError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", text.strip(), flags=re.IGNORECASE)
-    size = (
-        0
-        if found is None
-        else int(float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1))
-    )
-    if not size:
+    if found is None or not (number := float(found[1])):
         raise RequestError(f"'{text}' is no amount of memory; write it as 24GB or 24GiB")
-    return size
+    power = "KMGT".index(found[2].upper()) + 1
+    return int(number * (1024 if found[3] else 1000) ** power)
 
 
-def _floats(precision: Precision) -> torch.dtype:
-    """The precision of what is computed."""
-    return {"float32": torch.float32, "float16": torch.float16}.get(precision, torch.bfloat16)
+def _of_backbone(need: Need, module: Backbone, config: ModelConfig, work: Work, precision: Precision) -> Need:
+    """The need with what only a backbone has, and its activations: bytes besides weights and cache at its worst moment.
+
+    Every layer leaves keys and values behind, equally many, and is otherwise done when the next begins. So what a
+    model of many layers takes follows from two of few.
+    """
+    layers, few = config.backbone.layers, config.backbone.dense_layers + 1
+    sizes, table = [weight_bytes(layer) for layer in module.model.layers], module.model.word_embeddings.weight
+    need = replace(need, embedding=table.nbytes, layers=sum(sizes), layer=max(sizes, default=0))
+    if not need.used:
+        return need
+    cache = cache_bytes(config, work.length, work.branches, floats_of(precision))
+    shorter, longer = (_peak(config, work, precision, min(n, layers)) for n in (few, few + 1))
+    peak = longer + max(layers - few - 1, 0) * (longer - shorter)
+    return replace(need, cache=cache, activations=peak - cache)
 
 
-def _backbone_peak(module: Backbone, config: ModelConfig, work: Work) -> int:
-    """Bytes besides the weights at the worse of two moments: the first look, and the last.
+def _peak(config: ModelConfig, work: Work, precision: Precision, layers: int) -> int:
+    """Bytes besides the weights at the worse of two moments, with so many layers: the first look, and the last.
 
     At the last the keys and values lie there twice: a layer copies them to add those of its block.
     """
+    short = config.model_copy(update={"backbone": config.backbone.model_copy(update={"layers": layers})})
+    with torch.device("meta"):
+        module: nn.Module = Backbone(short.backbone, short.vocab)
+    hold(module, floats_of(precision), format_of(precision))
+    assert isinstance(module, Backbone)
     peaks = []
     for first in (True, False):
-        run, there = look_at(module, config, work, first=first)
+        run, there = look_at(module, short, work, first=first)
         held = [*module.state_dict().values(), *there]
         peaks.append(peak_bytes(run, held) + sum(tensor.nbytes for tensor in there))
     return max(peaks)

@@ -102,7 +102,7 @@ def decode_vq_tokens(
         codes.to(where),
         parts.decoder,
         parts.code_embedding,
-        parts.vae,  # type: ignore[arg-type]  # diffusers wraps `decode`
+        parts.vae,
         parts.config,
         solver_steps=num_steps,
         guidance=parts.config.sampling.decoder_guidance,

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
-from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of
+from unveil.pipeline.inputs import Entering, by_length, check_room, rows_of
 from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
@@ -69,7 +69,7 @@ def planned(
     for prefix in asked:
         check_room(prefix, words.tokens + settings.rows * settings.columns, parts, "prompt")
     out: dict[int, Drawing] = {}
-    for at in by_length(asked):
+    for at in by_length(asked, rows_of(parts)):
         plans = think(
             parts.backbone,
             [asked[i] for i in at],
@@ -79,7 +79,7 @@ def planned(
             policy=words.policy(parts.config.backbone.block_size),
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("think", [[parts.layout.mask] * words.tokens] * len(at), parts.layout.mask),
-            device=device_of(parts),
+            device=parts.enter("backbone"),
         )
         for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
             stages = (_words(parts, watch, row, len(plan.words)),) if watch.keep and plan.words else ()
@@ -117,7 +117,7 @@ def draw(
     for drawing in drawings:
         check_room(drawing.prefix, settings.rows * settings.columns, parts, "prompt")
     out: dict[int, Drawn] = {}
-    for at in by_length([drawing.prefix for drawing in drawings]):
+    for at in by_length([drawing.prefix for drawing in drawings], rows_of(parts)):
         given = [_given(drawings[i].pins, settings.grid, parts) for i in at]
         codes = generate_codes(
             parts.backbone,
@@ -130,7 +130,7 @@ def draw(
             given=given,
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("draw", given, parts.layout.mask, settings.grid),
-            device=device_of(parts),
+            device=parts.enter("backbone"),
         )
         images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
         for row, (i, image) in enumerate(zip(at, images, strict=True)):
@@ -156,17 +156,18 @@ def render_codes(
     """Codes of equally large pictures as pixels, with random numbers for each."""
     parts.require("code_embedding", "decoder", "vae")
     images: list[Image.Image] = []
-    for first in range(0, len(codes), ROWS):
+    rows, device = rows_of(parts), parts.enter("code_embedding")
+    for first in range(0, len(codes), rows):
         pixels = render(
-            codes[first : first + ROWS].to(device_of(parts)),
-            parts.decoder,
-            parts.code_embedding,
-            parts.vae,  # type: ignore[arg-type]  # diffusers wraps `decode`
+            codes[first : first + rows].to(device),
+            Entering(parts, "decoder"),
+            Entering(parts, "code_embedding"),
+            Entering(parts, "vae"),
             parts.config,
             solver_steps=settings.solver_steps,
             guidance=settings.decoder_guidance,
             shift=settings.solver_shift,
-            generators=noise[first : first + ROWS],
+            generators=noise[first : first + rows],
             turbo=settings.turbo,
             on_step=watch.solver(settings.solver_steps if settings.turbo else settings.solver_steps - 1),
         )
@@ -189,7 +190,7 @@ def write(
     for prefix in prefixes:
         check_room(prefix, settings.tokens, parts, what)
     out: dict[int, Written] = {}
-    for at in by_length(prefixes):
+    for at in by_length(prefixes, rows_of(parts)):
         start = [given[i] for i in at] if given else [[parts.layout.mask] * settings.tokens] * len(at)
         rows = generate_text(
             parts.backbone,
@@ -203,7 +204,7 @@ def write(
             allowed=Allowed(0, parts.text.pieces) if given else None,
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("fill" if given else "write", start, parts.layout.mask),
-            device=device_of(parts),
+            device=parts.enter("backbone"),
         )
         for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
             pinned = given[i] if given else ()

@@ -1,7 +1,9 @@
 """Requests as the model takes them: pictures on its grid, prompts that fit its context, batches of one length."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +12,11 @@ from PIL import Image, ImageOps
 from unveil.config import ModelConfig
 from unveil.errors import PromptError, RequestError
 from unveil.pictures import PictureInput, load_picture
-from unveil.shapes import Int, Tensor
+from unveil.shapes import Float, Int, Tensor
 from unveil.weights.read import Parts
 
-ROWS = 64  # requests that go through the model at once
+ROWS = 64
+"""Requests that go through the model at once; one when its memory was planned, since plans are for one."""
 
 
 def checked_text(text: str, what: str) -> str:
@@ -49,9 +52,11 @@ def tokenize(parts: Parts, sources: Sequence[PictureInput]) -> Int[Tensor, "B h 
     """The codes of pictures, on the CPU."""
     parts.require("image_tokenizer")
     fitted = [np.array(fit_picture(load_picture(source), parts.config)) for source in sources]
-    chunks = [torch.from_numpy(np.stack(fitted[i : i + ROWS])) for i in range(0, len(fitted), ROWS)]
-    if not chunks:
+    if not fitted:
         raise RequestError("no picture was given; give at least one")
+    parts.enter("image_tokenizer")
+    rows = rows_of(parts)
+    chunks = [torch.from_numpy(np.stack(fitted[i : i + rows])) for i in range(0, len(fitted), rows)]
     return torch.cat([parts.image_tokenizer.tokenize(chunk).cpu() for chunk in chunks])
 
 
@@ -66,7 +71,7 @@ def pictures_in(directory: Path) -> list[Path]:
     return found
 
 
-def by_length(prefixes: Sequence[Sequence[int]], most: int = ROWS) -> Iterator[list[int]]:
+def by_length(prefixes: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
     """Indices of prompts that can share a batch: of one length, at most `most` together."""
     groups: dict[int, list[int]] = {}
     for index, prefix in enumerate(prefixes):
@@ -76,6 +81,29 @@ def by_length(prefixes: Sequence[Sequence[int]], most: int = ROWS) -> Iterator[l
             yield group[first : first + most]
 
 
+def rows_of(parts: Parts) -> int:
+    """How many requests go through the model at once."""
+    return ROWS if parts.residency is None else 1
+
+
 def device_of(parts: Parts) -> torch.device:
-    """Where the model lies."""
-    return next(parts.backbone.parameters()).device
+    """Where the model works."""
+    return parts.device
+
+
+@dataclass(frozen=True)
+class Entering:
+    """A part of the renderer that comes to the device when it is called."""
+
+    parts: Parts
+    name: str
+
+    def __call__(self, *given: Any) -> Any:
+        """What the part gives."""
+        self.parts.enter(self.name)
+        return getattr(self.parts, self.name)(*given)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Any:
+        """What a VAE gives."""
+        self.parts.enter(self.name)
+        return getattr(self.parts, self.name).decode(latents)

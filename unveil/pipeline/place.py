@@ -8,8 +8,8 @@ import torch
 from unveil.errors import RequestError, WeightsError
 from unveil.weights.names import CONFIG_FILE
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
-from unveil.weights.official_model import is_official, load_official
-from unveil.weights.read import Parts, load
+from unveil.weights.official_model import is_official, open_official
+from unveil.weights.read import Parts, Unread, filled, open_model
 
 
 def shipped_models() -> dict[str, Path]:
@@ -29,15 +29,23 @@ def model_directory(model: str | Path) -> Path:
     raise WeightsError(f"no model '{model}'; give a directory with {CONFIG_FILE}, or a name ({names})")
 
 
-def open_directory(path: Path, device: torch.device, dtype: torch.dtype, decoder: DecoderKind = "normal") -> Parts:
-    """The model in a directory of our own layout or as released. Raises RequestError for a decoder it cannot have."""
+def unread_model(path: Path, decoder: DecoderKind = "normal") -> Unread:
+    """The model in a directory of our own layout or as released, checked but not read.
+
+    Raises WeightsError, ConfigError, and RequestError for a decoder it cannot have.
+    """
     if decoder not in DECODER_DIRECTORIES:
         raise RequestError(f"no decoder '{decoder}'; there are {' and '.join(DECODER_DIRECTORIES)}")
     if is_official(path):
-        return load_official(path, device, dtype, decoder=decoder)
+        return open_official(path, decoder=decoder)
     if decoder != "normal":
         raise RequestError(f"{path}: has one decoder; leave out decoder '{decoder}'")
-    return load(path, device, dtype)
+    return open_model(path)
+
+
+def open_directory(path: Path, device: torch.device, dtype: torch.dtype, decoder: DecoderKind = "normal") -> Parts:
+    """The model in a directory of our own layout or as released. Raises RequestError for a decoder it cannot have."""
+    return filled(unread_model(path, decoder), device, dtype)
 
 
 def choose_device(name: str) -> torch.device:

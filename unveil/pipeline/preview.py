@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from unveil.pipeline.inputs import device_of
 from unveil.pipeline.watch import Moment
 from unveil.scenes.render import render
 from unveil.scenes.sample import crowded_scene, generator
@@ -60,7 +59,7 @@ def code_colors(parts: Parts) -> UInt8[Tensor, "codes 3"]:
     """The mean color of the patches that each code stands for."""
     parts.require("image_tokenizer")
     size, (rows, columns) = parts.config.image_tokenizer.patch_size, parts.config.sampling.grid
-    side, device = -(-size * max(rows, columns) // LATTICE) * LATTICE, device_of(parts)
+    side, device = -(-size * max(rows, columns) // LATTICE) * LATTICE, parts.enter("image_tokenizer")
     sums, counts = torch.zeros(parts.layout.codes, 3), torch.zeros(parts.layout.codes)
     for first in range(0, _SCENES, _CHUNK):
         scenes = [crowded_scene(generator("preview", "colors", i)) for i in range(first, first + _CHUNK)]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from unveil.metadata import Recipe
 from unveil.pipeline.draw import render_codes, shower, spoken
-from unveil.pipeline.inputs import check_room, device_of
+from unveil.pipeline.inputs import check_room
 from unveil.pipeline.results import ImageResult, Page, StoryResult
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
@@ -66,7 +66,7 @@ def tell(
         picture=settings.policy(block),
         generators=[streams.tokens],
         on_step=watch.filling("tell", context - len(prefix)),
-        device=device_of(parts),
+        device=parts.enter("backbone"),
     ):
         match part:
             case Words(ids):
@@ -75,6 +75,7 @@ def tell(
                 image = render_codes(parts, codes[None], [streams.noise], settings, watch)[0]
                 frames.append(Frame(text, codes, image))
                 text = ""
+                parts.enter("backbone")  # which goes on from here
     frames += [Frame(text, None, None)] if text else []
     return frames, _stages(parts, watch.events, frames)
 

@@ -10,12 +10,15 @@ import torch
 from PIL import Image
 
 from unveil.errors import RequestError, WeightsError
+from unveil.memory.moments import Task
+from unveil.memory.plan import parse_bytes
 from unveil.metadata import Recipe
 from unveil.pictures import PictureInput, load_picture
 from unveil.pipeline.draw import render_codes
 from unveil.pipeline.find import similarity
+from unveil.pipeline.fit import Budget, Placed, choose_precision, place_parts
 from unveil.pipeline.images import edit, generate, recipe_of
-from unveil.pipeline.inputs import checked_text, device_of, tokenize
+from unveil.pipeline.inputs import checked_text, tokenize
 from unveil.pipeline.pins import (
     CodesInput,
     MaskInput,
@@ -26,7 +29,7 @@ from unveil.pipeline.pins import (
     keep_outside,
     of_size,
 )
-from unveil.pipeline.place import choose_device, choose_dtype, model_directory, open_directory
+from unveil.pipeline.place import choose_device, model_directory, unread_model
 from unveil.pipeline.preview import Preview, code_colors, preview
 from unveil.pipeline.results import ImageResult, StoryResult, TextResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
@@ -48,23 +51,40 @@ class Uni:
     progress: (what is going on, how much is done, of how much).
     """
 
-    def __init__(self, parts: Parts, heard: Heard = silent, seen: Seen | None = None) -> None:
+    def __init__(
+        self, parts: Parts, heard: Heard = silent, seen: Seen | None = None, placed: Placed | None = None
+    ) -> None:
         self.parts = parts
         self.heard = heard
         self.seen = seen
+        self.placed = placed
 
     @classmethod
     def load(
-        cls, model: str | Path = "tiny", device: str = "auto", dtype: str | torch.dtype = "float32", *,
+        cls, model: str | Path = "tiny", device: str = "auto", dtype: str | torch.dtype = "auto", *,
+        memory: str | None = None, task: Task = "anything", size: int | None = None,
         decoder: DecoderKind = "normal", heard: Heard = silent,
     ) -> Self:  # fmt: skip
         """The model of that name inside the package, or in that directory, ours or as released; needs no network.
 
-        A released directory has two image decoders: "normal" and "turbo" (8 solver steps, no guidance). Raises
-        WeightsError or ConfigError for a missing or damaged model, RequestError for the device or decoder.
+        dtype: float32, bfloat16, float16, int8, int4 or "auto": on a GPU the one of the files, on a CPU float32, or
+        when that does not fit bfloat16.
+
+        memory: "24GB", what the device may use (on a CPU, this process). Precision, when `dtype` is auto, and residency
+        then follow the plan for one request of the `task`, for pictures of `size` pixels along a side and all else as
+        the model's defaults say. Parts that the task does not use are left out, and several requests run one after
+        another. `placed` tells what was chosen, and the peak.
+
+        A released directory has two image decoders: "normal" and "turbo" (8 solver steps, no guidance).
+
+        Raises WeightsError or ConfigError for a missing or damaged model, RequestError for the device, dtype or
+        decoder, and for less memory than the smallest plan needs.
         """
-        path, where, precision = model_directory(model), choose_device(device), choose_dtype(dtype)
-        return cls(open_directory(path, where, precision, decoder), heard)
+        path, where = model_directory(model), choose_device(device)
+        choose_precision(dtype)  # a wrong name is told before any file is read
+        budget = None if memory is None else Budget(parse_bytes(memory), task, size)
+        parts, placed = place_parts(unread_model(path, decoder), where, dtype, budget)
+        return cls(parts, heard, placed=placed)
 
     @property
     def weights(self) -> str:
@@ -74,7 +94,7 @@ class Uni:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return device_of(self.parts)
+        return self.parts.device
 
     def generate_image(
         self,

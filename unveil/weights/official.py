@@ -10,20 +10,12 @@ from unveil.config import BackboneConfig, VocabConfig
 from unveil.errors import WeightsError
 from unveil.model.backbone import Backbone
 from unveil.shapes import Tensor
-from unveil.weights.fp8 import SCALE, expected_factors, read_factors
-from unveil.weights.names import disk_shapes, place
+from unveil.weights.fill import gather
+from unveil.weights.fp8 import SCALE, expected_factors
+from unveil.weights.names import disk_shapes
 from unveil.weights.official_config import official_config, read_json
 from unveil.weights.read import load_part
-from unveil.weights.tensors import (
-    REMEDY,
-    check_inside,
-    header,
-    misfits,
-    read_tensors,
-    shapes,
-    stored,
-    target_dtype,
-)
+from unveil.weights.tensors import REMEDY, check_inside, header, misfits, read_files, shapes, stored
 
 __all__ = ["INDEX_FILE", "SINGLE_FILES", "load_official_backbone", "load_official_part", "official_config"]
 
@@ -50,18 +42,20 @@ def load_official_backbone(
     a layer, or of one expert, may lie in different shards. Peak memory is the result plus one tensor.
     Raises one WeightsError with everything missing, extra or misshaped, before any data is read.
     """
-    directory = Path(directory)
     with torch.device("meta"):
-        ours = shapes(Backbone(backbone, vocab))
-    shards = shards_of(directory)
-    check_shards(shards, ours, directory)
-    factors = read_factors(directory / shard for shard in shards)
-    state = {n: torch.empty(s, dtype=target_dtype(n, dtype), device=device) for n, s in ours.items()}
-    for shard in shards:
-        for official, tensor in read_tensors(directory / shard, device, dtype, factors):
-            name, expert = place(official)
-            (state[name] if expert is None else state[name][expert]).copy_(tensor)
-    return state
+        module = Backbone(backbone, vocab)
+    check_backbone(module, directory)
+    return gather(module, read_files(backbone_files(directory)), device, dtype)
+
+
+def check_backbone(module: nn.Module, directory: Path) -> None:
+    """Raise one WeightsError with everything missing, extra or misshaped in the shards of a released directory."""
+    check_shards(shards_of(Path(directory)), shapes(module), Path(directory))
+
+
+def backbone_files(directory: Path) -> list[Path]:
+    """The shards of a released directory, in their order."""
+    return [Path(directory) / shard for shard in shards_of(Path(directory))]
 
 
 def load_official_part(

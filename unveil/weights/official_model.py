@@ -10,7 +10,8 @@ writes the one from the other, once.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,10 +21,10 @@ from unveil.errors import WeightsError
 from unveil.vocab.layout import Layout
 from unveil.vocab.text import Text
 from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
-from unveil.weights.official import INDEX_FILE, SINGLE_FILES, load_official_backbone
+from unveil.weights.official import INDEX_FILE, SINGLE_FILES, backbone_files, check_backbone
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind, official_model_config
-from unveil.weights.read import Parts, assign, build, check_tensors, load_part
-from unveil.weights.tensors import REMEDY, check_inside
+from unveil.weights.read import Parts, Unread, build, check_tensors, filled
+from unveil.weights.tensors import REMEDY, check_inside, read_files
 
 SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
 _RENDERING = ("code_embedding", "decoder", "vae")
@@ -47,12 +48,20 @@ def load_official(
     decoder: DecoderKind = "normal",
     only: Collection[str] | None = None,
 ) -> Parts:
-    """The model in a released directory, ready to sample from; `decoder` says which of its two image decoders.
+    """The model in a released directory, ready to sample from; `decoder` and `only` as for `open_official`.
 
-    With `only` no other part is read.
+    Raises ConfigError or WeightsError.
+    """
+    return filled(open_official(path, decoder=decoder, only=only), device, dtype)
+
+
+def open_official(path: Path, *, decoder: DecoderKind = "normal", only: Collection[str] | None = None) -> Unread:
+    """The model in a released directory, not read yet; `decoder` says which of its two image decoders.
+
+    With `only` no other part will be read.
 
     Raises ConfigError (JSON files), or one WeightsError with everything missing, extra or misshaped in all image parts
-    or in the backbone, before any data of that is read.
+    or in the backbone.
     """
     path = Path(path)
     text, config, layout = read_settings(path, decoder)
@@ -62,14 +71,17 @@ def load_official(
     files = {name: file for name, file in files.items() if name not in unread}
     absent |= {name: f"{path}: its {name} was not asked for" for name in unread}
     check_tensors(modules, files)
+    tensors = {name: partial(read_files, [file]) for name, file in files.items()}
     if "backbone" not in unread:
-        assign(modules["backbone"], load_official_backbone(path, config.backbone, config.vocab, device, dtype))
-    for name, file in files.items():
-        load_part(modules[name], file, device, dtype)
+        check_backbone(modules["backbone"], path)
+        tensors = {"backbone": partial(read_files, backbone_files(path)), **tensors}
     for module in modules.values():
         module.eval().requires_grad_(False)
-    fields = {"retrieval": None, "absent": absent, "hash": fingerprint([*_backbone_files(path), *files.values()], path)}
-    return Parts(config=config, text=text, layout=layout, **modules, **fields)  # type: ignore[arg-type]
+    shards = sorted(path.glob("model*.safetensors"))
+    fields = {"retrieval": None, "absent": absent, "hash": fingerprint([*shards, *files.values()], path)}
+    parts = Parts(config=config, text=text, layout=layout, **modules, **fields)  # type: ignore[arg-type]
+    places = {"backbone": tuple(backbone_files(path)) if "backbone" in tensors else ()}
+    return Unread(parts, tensors, places | {name: (file,) for name, file in files.items()})
 
 
 def read_settings(path: Path, decoder: DecoderKind) -> tuple[Text, ModelConfig, Layout]:
@@ -137,10 +149,6 @@ def fingerprint(files: list[Path], path: Path) -> str:
                 stream.seek(k * max(size - _SAMPLE, 0) // (_PLACES - 1))
                 digest.update(stream.read(_SAMPLE))
     return digest.hexdigest()[:16]
-
-
-def _backbone_files(path: Path) -> Iterator[Path]:
-    return path.glob("model*.safetensors")
 
 
 def _for_solver(config: ModelConfig, decoder: DecoderKind) -> ModelConfig:

@@ -7,30 +7,51 @@ The directory holds
     retrieval.safetensors (may be absent)
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
 from unveil.config import ModelConfig, load_config
 from unveil.errors import WeightsError
 from unveil.model.backbone import Backbone
+from unveil.model.hold import hold
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
+from unveil.model.layers.quantized import Format
+from unveil.shapes import Tensor
 from unveil.vocab.layout import Layout
 from unveil.vocab.text import Text
-from unveil.weights.fp8 import read_factors
+from unveil.weights.fill import assign, gather
 from unveil.weights.manifest import damages, read_manifest, weights_hash
 from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
-from unveil.weights.tensors import file_misfits, read_tensors
+from unveil.weights.tensors import file_misfits, read_files
 
 _QUICK = 1 << 28  # bytes of weights whose checksums take well under a second
 
-__all__ = ["Parts", "assign", "build", "check_tensors", "load", "load_part", "weights_hash"]
+__all__ = [
+    "Parts", "Turns", "Unread", "assign", "build", "check_tensors", "filled", "load", "load_part", "open_model",
+    "weights_hash",
+]  # fmt: skip
+
+
+class Turns(Protocol):
+    """Who decides where parts lie when not all of them may lie on the device all the time."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model works."""
+        ...
+
+    def enter(self, part: str) -> torch.device:
+        """Bring a part to where it works, and others away if they must go; gives that device."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,18 @@ class Parts:
     retrieval: Retrieval | None
     hash: str
     absent: Mapping[str, str] = field(default_factory=dict)  # part without weights -> the line that says so
+    residency: Turns | None = None  # none: every part lies where it was loaded
+
+    def enter(self, part: str) -> torch.device:
+        """The device where a part works; it lies there when this returns."""
+        if self.residency is not None:
+            return self.residency.enter(part)
+        return self.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model works."""
+        return next(self.backbone.parameters()).device if self.residency is None else self.residency.device
 
     def require(self, *names: str) -> None:
         """Raise WeightsError unless these parts have weights: a released directory may lack some of its image parts."""
@@ -77,10 +110,49 @@ def build(config: ModelConfig, *, retrieval: bool = False) -> dict[str, nn.Modul
     return modules
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A model whose files have been checked, names and shapes too, but not read: its modules are on the meta device.
+
+    `tensors` gives those of a part, read one by one, in the names of the release or in ours.
+    """
+
+    parts: Parts
+    tensors: Mapping[str, Callable[[], Iterable[tuple[str, Tensor]]]]
+    files: Mapping[str, tuple[Path, ...]]  # of each part
+
+    def hold(self, dtype: torch.dtype, form: Format | None = None) -> None:
+        """Say how the parts are to be held; not to be changed afterwards."""
+        for name in self.tensors:
+            hold(self.parts.modules[name], dtype, form)
+
+    def state(
+        self, part: str, device: torch.device | str, dtype: torch.dtype, on_host: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """The weights of a part, read to a device, but those in `on_host` to the host."""
+        return gather(self.parts.modules[part], self.tensors[part](), device, dtype, on_host)
+
+
+def filled(source: Unread, device: torch.device | str, dtype: torch.dtype, form: Format | None = None) -> Parts:
+    """The model of a source with all its weights on one device. Raises WeightsError."""
+    source.hold(dtype, form)
+    for name in source.tensors:
+        assign(source.parts.modules[name], source.state(name, device, dtype))
+    return source.parts
+
+
 def load(
     path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, *, verify: bool = False
 ) -> Parts:
     """The model in a directory of our own layout, ready to sample from: eval mode, no gradients.
+
+    Raises WeightsError (files, tensors, tokenizer) or ConfigError (config.yaml).
+    """
+    return filled(open_model(path, verify=verify), device, dtype)
+
+
+def open_model(path: Path, *, verify: bool = False) -> Unread:
+    """The model in a directory of our own layout, not read yet.
 
     File sizes are always checked against the manifest; contents when `verify`, and when the model is small. Raises
     WeightsError (files, tensors, tokenizer) or ConfigError (config.yaml).
@@ -90,12 +162,14 @@ def load(
     config, text = load_config(path / CONFIG_FILE), Text.load(path / TOKENIZER_FILE)
     layout = Layout.of(config.vocab, text)
     modules = build(config, retrieval=PART_FILES["retrieval"] in files)
-    check_tensors(modules, {name: path / PART_FILES[name] for name in modules})
-    for name, module in modules.items():
-        load_part(module, path / PART_FILES[name], device, dtype)
+    places = {name: path / PART_FILES[name] for name in modules}
+    check_tensors(modules, places)
+    for module in modules.values():
         module.eval().requires_grad_(False)
     fields = {"retrieval": None, **modules}
-    return Parts(config=config, text=text, layout=layout, hash=weights_hash(path), **fields)  # type: ignore[arg-type]
+    parts = Parts(config=config, text=text, layout=layout, hash=weights_hash(path), **fields)  # type: ignore[arg-type]
+    tensors = {name: partial(read_files, [file]) for name, file in places.items()}
+    return Unread(parts, tensors, {name: (file,) for name, file in places.items()})
 
 
 def load_part(
@@ -109,14 +183,7 @@ def load_part(
     problems = file_misfits(module, file)
     if problems:
         raise WeightsError("; ".join(problems))
-    assign(module, dict(read_tensors(file, device, dtype, read_factors([file]))))
-
-
-def assign(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Make the tensors of a complete state dict the module's own, without a copy."""
-    module.load_state_dict(state, strict=True, assign=True)
-    held = [*module.named_parameters(), *module.named_buffers()]
-    assert not [name for name, tensor in held if tensor.is_meta], "a module keeps a buffer that no file holds"
+    assign(module, gather(module, read_files([file]), device, dtype))
 
 
 def _check_directory(path: Path, *, verify: bool) -> Collection[str]:

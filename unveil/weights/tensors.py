@@ -2,17 +2,16 @@
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from unveil.errors import WeightsError
 from unveil.shapes import Tensor
-from unveil.weights.fp8 import FLOAT8, SCALE, expected_factors, multiplied
+from unveil.weights.fp8 import FLOAT8, SCALE, expected_factors, multiplied, read_factors
 
 REMEDY = "copy or download it again"
 LONGEST_HEADER = 10_000_000
@@ -20,7 +19,9 @@ LONGEST_HEADER = 10_000_000
 WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 WIDTHS |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 """Bytes of one number, by the dtypes that are known here."""
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {**FLOATS, FLOAT8: torch.float8_e4m3fn}
+"""The dtypes of weights, as headers and PyTorch call them; float8 comes with factors only."""
 _NOT_HEADERS = {b"PK\x03\x04": "a zip archive, as torch files are", b"\x80": "a pickle"}
 _ALWAYS_FLOAT32 = ("expert_bias",)  # the router adds it to float32 scores; rounding it changes which experts are chosen
 
@@ -54,7 +55,7 @@ def header(file: Path, scaled: Collection[str] = ()) -> dict[str, tuple[int, ...
     wrong = [
         f"{file}: {name} is {entry.dtype}, expected {FLOAT8 if name in scaled else 'floats'}"
         for name, entry in held.items()
-        if entry.dtype not in ({FLOAT8} if name in scaled else _FLOATS)
+        if entry.dtype not in ({FLOAT8} if name in scaled else FLOATS)
     ]
     if wrong:
         raise WeightsError("; ".join(wrong))
@@ -114,35 +115,41 @@ def misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[i
     return missing + extra + [f"{file}: {n} is {_show(found[n])}, expected {_show(expected[n])}" for n in shared]
 
 
-def read_tensors(
-    file: Path, device: torch.device | str, dtype: torch.dtype, factors: Mapping[str, Tensor] | None = None
-) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the file on the device, cast to `dtype`, those with factors multiplied out.
+def read_files(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Every weight in these files, one after another; those in block-FP8 multiplied out, wherever their factors lie."""
+    factors = read_factors(files)
+    for file in files:
+        yield from read_tensors(file, factors)
 
-    Raises WeightsError at the first NaN or infinity.
+
+def read_tensors(file: Path, factors: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the file as it is stored, those with factors multiplied out, each in memory of its own.
+
+    The file is read, not mapped: what is in memory is what the process is seen to hold. Raises WeightsError at the
+    first NaN or infinity, and for a file that ended meanwhile.
     """
-    factors = {} if factors is None else factors
+    held, factors = stored(file), {} if factors is None else factors
     try:
-        with safe_open(file, framework="pt", device=str(device)) as opened:
-            for name in opened.keys():  # noqa: SIM118  (not a mapping)
+        with file.open("rb") as stream:
+            for name, entry in sorted(held.items(), key=lambda item: item[1].begin):
                 if name.endswith(SCALE):
                     continue
-                tensor = opened.get_tensor(name)
+                tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+                stream.seek(entry.begin)
+                if stream.readinto(tensor.flatten().view(torch.uint8).numpy().data) != entry.bytes:
+                    raise WeightsError(f"{file}: ended while it was read; {REMEDY}")
                 tensor = multiplied(tensor, factors[name]) if name in factors else tensor
-                yield name, _cast(name, tensor, dtype, file)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: damaged ({error}), {_size(file)} bytes; {REMEDY}") from None
+                if tensor.numel() and not all(math.isfinite(end) for end in torch.aminmax(tensor)):
+                    raise WeightsError(f"{file}: {name} holds NaN or infinity; {REMEDY}")
+                yield name, tensor
+                del tensor  # or it would stay until the next one is there
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read ({error.strerror}); {REMEDY}") from None
 
 
 def target_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """The precision a tensor is held in when its model is held in `dtype`."""
     return torch.float32 if name.endswith(_ALWAYS_FLOAT32) else dtype
-
-
-def _cast(name: str, tensor: Tensor, dtype: torch.dtype, file: Path) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
-        raise WeightsError(f"{file}: {name} holds NaN or infinity; {REMEDY}")
-    return tensor.to(target_dtype(name, dtype))
 
 
 def _parse(file: Path, size: int) -> tuple[int, dict[str, tuple[Stored, int, int]]]:
@@ -195,10 +202,6 @@ def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         raise KeyError(next(name for name in found if names.count(name) > 1))
     return found
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
 
 
 def _show(shape: tuple[int, ...]) -> str:

@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         loads: when given, receives one (E) tensor per mixture layer: tokens that each expert received.
         trail: when given, receives the states after each layer.
         """
-        x = tokens if tokens.is_floating_point() else self.model.word_embeddings(tokens)
+        x = tokens if tokens.is_floating_point() else self._embedded(tokens)
         tables = self._tables(positions, x.dtype)
         visible = visible[None, None] if visible.ndim == 2 else visible[:, None] if visible.ndim == 3 else visible
         present: list[KeysValues] = []
@@ -110,6 +110,11 @@ class Backbone(nn.Module):
         """Scores over the vocabulary, cast to float32 after the product (spec backbone 3.1)."""
         scores = self.lm_head(states)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def _embedded(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Looked up where the table lies: on the host it need not take memory of the device, and few rows travel."""
+        table = self.model.word_embeddings
+        return table(ids.to(table.weight.device)).to(ids.device)
 
     def _tables(
         self, positions: Int[Tensor, "#B L"] | Int[Tensor, " L"], dtype: torch.dtype

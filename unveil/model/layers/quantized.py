@@ -12,6 +12,8 @@ from unveil.shapes import Float, Tensor
 Format: TypeAlias = Literal["int8", "int4"]
 GROUP = 64
 """Neighbouring weights that share a scale in 4 bits."""
+_PIECE = 1 << 22
+"""Weights that are packed at once: what is computed on the way takes up to 20 bytes for each."""
 
 
 class QuantizedWeight(nn.Module):
@@ -19,7 +21,8 @@ class QuantizedWeight(nn.Module):
 
     int8: w = v * s with one float32 scale for each output channel (row), s = max |w| / 127.
     int4: w = v * s with one float16 scale for each `GROUP` neighbours of a row, v in -8..7; the scale has the sign that
-    puts the largest weight at -8. Two values lie in one byte, so a weight takes 4 + 16 / GROUP = 4.25 bits.
+    puts the largest weight at -8. Two values lie in one byte, so a weight takes 4 + 16 / GROUP = 4.25 bits; rows that
+    are no whole groups are filled up with zeros.
 
     It can be indexed and unbound like the stack it stands for: one expert is turned back at a time.
     """
@@ -29,10 +32,17 @@ class QuantizedWeight(nn.Module):
 
     def __init__(self, weight: Float[Tensor, "... O I"], form: Format) -> None:
         super().__init__()
-        if form == "int4" and weight.shape[-1] % GROUP:
-            raise ValueError(f"rows of {weight.shape[-1]} weights are no whole groups of {GROUP}")
         self.form, self.dtype, self.shape = form, weight.dtype, weight.shape
-        values, scale = pack_int8(weight) if form == "int8" else pack_int4(weight)
+        *rows, width = weight.shape
+        groups = -(-width // GROUP)
+        if form == "int8":
+            values = torch.empty(*rows, width, dtype=torch.int8, device=weight.device)
+            scale = torch.empty(*rows, 1, dtype=torch.float32, device=weight.device)
+        else:
+            values = torch.empty(*rows, groups * GROUP // 2, dtype=torch.uint8, device=weight.device)
+            scale = torch.empty(*rows, groups, dtype=torch.float16, device=weight.device)
+        if not weight.is_meta:
+            pack(weight, form, values, scale)
         self.register_buffer("values", values)
         self.register_buffer("scale", scale)
 
@@ -49,8 +59,9 @@ class QuantizedWeight(nn.Module):
         return self._floats(self.values, self.scale)
 
     def _floats(self, values: Tensor, scale: Tensor) -> Tensor:
-        unpack = unpack_int8 if self.form == "int8" else unpack_int4
-        return unpack(values, scale).to(self.dtype)
+        if self.form == "int8":
+            return unpack_int8(values, scale).to(self.dtype)
+        return unpack_int4(values, scale)[..., : self.shape[-1]].to(self.dtype)
 
 
 class QuantizedLinear(nn.Module):
@@ -66,6 +77,17 @@ class QuantizedLinear(nn.Module):
         return F.linear(x, self.weight.dequantize(), self.bias)
 
 
+def pack(weight: Float[Tensor, "... O I"], form: Format, values: Tensor, scale: Tensor) -> None:
+    """Fill `values` and `scale`, which are there already, a few rows at a time: the weight is never there twice."""
+    at_once = max(1, _PIECE // weight.shape[-1])
+    pack_rows = pack_int8 if form == "int8" else pack_int4
+    flat = (tensor.flatten(0, -2).split(at_once) for tensor in (weight, values, scale))
+    for rows, values_there, scale_there in zip(*flat, strict=True):
+        packed, scales = pack_rows(rows)
+        values_there.copy_(packed)
+        scale_there.copy_(scales)
+
+
 def pack_int8(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
     """int8 values (..., O, I) and float32 scales (..., O, 1)."""
     wide = weight.float()
@@ -79,8 +101,12 @@ def unpack_int8(values: Tensor, scale: Tensor) -> Float[Tensor, "... O I"]:
 
 
 def pack_int4(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
-    """Bytes (..., O, I / 2), the even weight in the low half, and float16 scales (..., O, I / GROUP)."""
-    groups = weight.float().unflatten(-1, (-1, GROUP))  # (..., O, I / GROUP, GROUP)
+    """Bytes (..., O, I / 2), the even weight in the low half, and float16 scales (..., O, I / GROUP).
+
+    I is first made a multiple of GROUP.
+    """
+    whole = F.pad(weight.float(), (0, -weight.shape[-1] % GROUP))
+    groups = whole.unflatten(-1, (-1, GROUP))  # (..., O, I / GROUP, GROUP)
     largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
     scale = (largest / -8).to(torch.float16)
     steps = groups / scale.float().masked_fill(scale == 0, 1)
@@ -89,7 +115,7 @@ def pack_int4(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
 
 
 def unpack_int4(values: Tensor, scale: Tensor) -> Float[Tensor, "... O I"]:
-    """The inverse of `pack_int4`, in float32."""
+    """The inverse of `pack_int4`, in float32; what was made whole stays so."""
     nibbles = torch.stack((values & 15, values >> 4), dim=-1).flatten(-2)  # (..., O, I)
     steps = nibbles.to(torch.int8) - 8
     return (steps.unflatten(-1, (-1, GROUP)) * scale.float()[..., None]).flatten(-2)

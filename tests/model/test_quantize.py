@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from unveil.config import load_preset
-from unveil.memory.quantize import quantize, weight_bytes
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.experts import EXPERTS, Experts, ExpertWeights, QuantizedExperts
+from unveil.model.hold import quantize, weight_bytes
 from unveil.model.layers.quantized import QuantizedWeight
 
 
