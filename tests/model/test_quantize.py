@@ -7,6 +7,7 @@ from unveil.config import load_preset
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.experts import EXPERTS, Experts, ExpertWeights, QuantizedExperts
 from unveil.model.hold import quantize, weight_bytes
+from unveil.model.layers import quantized
 from unveil.model.layers.quantized import QuantizedWeight
 
 
@@ -32,6 +33,25 @@ def test_four_bits_pack_two_weights_in_a_byte_and_return_all_sixteen_values():
     packed = QuantizedWeight(row, "int4")
     assert packed.values.nbytes == 32 and packed.scale.nbytes == 2
     assert torch.equal(packed.dequantize(), row)
+
+
+def test_rows_that_are_no_whole_groups_are_filled_up_and_come_back_in_their_width():
+    weight = torch.randn(3, 5, 100, generator=torch.Generator().manual_seed(0))
+    small = QuantizedWeight(weight, "int4")
+    assert small.values.shape == (3, 5, 64) and small.scale.shape == (3, 5, 2)
+    assert small.dequantize().shape == small.shape == weight.shape and small[1].shape == (5, 100)
+    wide = torch.nn.functional.pad(weight, (0, 28))
+    assert torch.equal(small.dequantize(), QuantizedWeight(wide, "int4").dequantize()[..., :100])
+
+
+def test_a_weight_packed_in_pieces_is_the_weight_packed_at_once(monkeypatch):
+    weight = torch.randn(4, 6, 128, generator=torch.Generator().manual_seed(0))
+    for form in ("int8", "int4"):
+        whole = QuantizedWeight(weight, form)
+        monkeypatch.setattr(quantized, "_PIECE", 300)  # two rows at a time
+        pieces = QuantizedWeight(weight, form)
+        assert torch.equal(pieces.values, whole.values) and torch.equal(pieces.scale, whole.scale)
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize(("form", "bits"), [("int8", 8), ("int4", 4.25)])
