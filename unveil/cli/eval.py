@@ -37,8 +37,10 @@ def scenes(
     from unveil.evals.failures import write_failures
     from unveil.evals.report import table
     from unveil.evals.scenes import evaluate as play
+    from unveil.pipeline.watch import silent
 
-    with open_model(model, device, quiet=True, memory=memory, dtype=dtype) as uni:
+    with open_model(model, device, quiet, memory=memory, dtype=dtype) as uni:
+        uni.heard = silent  # the progress is that of the items
         found = play(uni, n, progress(quiet), split or ())
     if failures is not None:
         write_failures(found.failures, failures)
