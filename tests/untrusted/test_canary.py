@@ -59,6 +59,7 @@ def entries(model: Path, out: Path) -> list[Job]:
         ["understand", picture, "what?", *options],
         ["edit", picture, "blue", "-o", out / "e.png", *few, *options],
         ["interleave", "a star", "-o", out / "story", *few, *options],
+        ["infill", "a ___ star", "--image", picture, *options],
         ["retrieve", out, "a star", "--model", model, "--device", "cpu"],
         ["replay", picture, "--model", model, "--device", "cpu"],
         ["eval", "scenes", "--n", 1, "--model", model, "--device", "cpu"],
@@ -124,7 +125,15 @@ def test_a_model_full_of_code_loads_and_none_of_it_runs(released_directory: Path
     manifest = json.loads((golden / "manifest.json").read_text())
     (golden / "manifest.json").write_text(json.dumps(manifest | {"cases": manifest["cases"][:1]}))
     shutil.copytree(model, golden / "checkpoint")
-    slow = ("understand", "edit", "interleave", "eval", "chat", "decode_vq_tokens")  # they load as the others do
+    slow = (
+        "understand",
+        "edit",
+        "interleave",
+        "infill",
+        "eval",
+        "chat",
+        "decode_vq_tokens",
+    )  # they load as the others do
     jobs = [job for job in entries(model, out) if verb(job) not in slow]
     results = watched(jobs, model)
     assert len(results) >= 10 and not canary.exists()
