@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from pictures import sheet
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unveil import Uni
 from unveil.evals.pareto import FIRST
@@ -61,15 +61,18 @@ def edits(uni: Uni) -> None:
 
 
 def variations(uni: Uni) -> None:
-    """The right half of a drawn picture drawn anew, and more canvas around a small one."""
+    """The half of a drawn picture that is empty drawn anew, and more canvas around it."""
     first = uni.generate_image("a large red star on white", seed=7)
-    right = cells(*[(row, column) for row in range(4) for column in (2, 3)])
-    rows = [(marked(first.image, right), "a large red star on white")]
+    columns = (0, 1) if any(thing.col > 1 for thing in read(first.image).things) else (2, 3)
+    empty, words = (
+        cells(*[(row, column) for row in range(4) for column in columns]),
+        "a red star and a green tree on white",
+    )
+    rows = [(marked(first.image, empty), "a large red star on white")]
     for seed in (1, 2):
-        words = "a green tree and a yellow moon on white"
-        rows.append((uni.generate_image(words, codes=first, vary=right, seed=seed).image, f"{words}, seed {seed}"))
+        rows.append((uni.generate_image(words, codes=first, vary=empty, seed=seed).image, f"{words}, seed {seed}"))
     wide = uni.generate_image("a large red star on white", codes=first, width=192, at=(0, 2), seed=1).image
-    rows.append((wide.resize((128, 85)).crop((0, -21, 128, 107)), "12 codes wide: more around it"))
+    rows.append((ImageOps.pad(wide, (128, 128), color=(235, 235, 235)), "12 codes wide: more around it"))
     save(rows, 4, "varied.png")
 
 
