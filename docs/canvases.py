@@ -91,12 +91,17 @@ def words(uni: Uni) -> list[str]:
     source, truth = draw(SCENE), describe(SCENE)
     first = truth.split(" ")[2]
     gapped = truth.replace(f" {first} ", " ___ ", 1)
-    question = "is the star left of the fish?"
+    question, choices = "what color is the star?", ["a dark red", "light blue"]
+    answers = [uni.understand_image(source, question, choices=some).text for some in ((), choices)]
     return [
-        f'infill("{gapped}", image=...)      {uni.infill(gapped, image=source).text}',
-        f'infill("The ___ is red.")    {uni.infill("The ___ is red.").text}',
-        f'"{question}"    {uni.understand_image(source, question).text}',
-        f"choices left, right          {uni.understand_image(source, question, choices=['left', 'right']).text}",
+        f'infill("{gapped}", image=...)',
+        f"    {uni.infill(gapped, image=source).text}",
+        'infill("The ___ is red.")',
+        f"    {uni.infill('The ___ is red.').text}",
+        f'understand_image(..., "{question}")',
+        f"    {answers[0]}",
+        f'understand_image(..., "{question}", choices={choices})',
+        f"    {answers[1]}",
     ]
 
 
