@@ -37,7 +37,10 @@ def open_model(
     model: str, device: str, quiet: bool, decoder: "DecoderKind" = "normal", *,
     memory: str | None, dtype: str, task: "Task" = "anything", size: int | None = None,
 ) -> Iterator["Uni"]:  # fmt: skip
-    """The model, which reports its progress unless told to be quiet, and how much memory it needed when one was set."""
+    """The model, which says where it runs once it does, and reports its progress, unless told to be quiet.
+
+    When its memory was planned, the peak is noted beside the plan in the end.
+    """
     from unveil.pipeline import Uni
 
     heard = progress(quiet)
@@ -45,11 +48,23 @@ def open_model(
     uni = Uni.load(model, device, dtype, memory=memory, task=task, size=size, decoder=decoder, heard=heard)
     heard("load", 1, 1)
     placed = uni.placed
-    if placed is not None and placed.line is not None and not quiet:
-        note(placed.line)
+    assert placed is not None, "a loaded model was placed"
+    uni.heard = heard if quiet else _after(placed.line or f"running on {uni.device}", heard)
     yield uni
-    if placed is not None and placed.peak is not None and not quiet:
+    if placed.peak is not None and not quiet:
         note(placed.peak)
+
+
+def _after(line: str, heard: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """The same listener, before whose first word the line is noted: a request that is refused stays one line."""
+    waiting = [line]
+
+    def show(what: str, done: int, total: int) -> None:
+        if waiting:
+            note(waiting.pop())
+        heard(what, done, total)
+
+    return show
 
 
 def check_picture_target(path: Path) -> None:

@@ -71,7 +71,7 @@ def pictures_in(directory: Path) -> list[Path]:
     return found
 
 
-def by_length(prefixes: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+def by_length(prefixes: Sequence[Sequence[int]], most: int = ROWS) -> Iterator[list[int]]:
     """Indices of prompts that can share a batch: of one length, at most `most` together."""
     groups: dict[int, list[int]] = {}
     for index, prefix in enumerate(prefixes):
