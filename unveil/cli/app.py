@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from unveil.cli.bench import bench
 from unveil.cli.chat import chat
 from unveil.cli.config import config
 from unveil.cli.convert import convert
@@ -63,6 +64,7 @@ for _verb in (
     verify,
     parity,
     plan,
+    bench,
     doctor,
 ):
     app.command()(_verb)

@@ -1,7 +1,7 @@
 """The canvas: a fixed prefix, then positions that hold MASK until a token is committed; seen through branches."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import torch
@@ -69,6 +69,11 @@ class Task:
             raise RequestError(f"this guidance needs {max(self.guidance.used)} branches, got {len(self.branches)}")
         if any(len(branch) != len(self.prompts) for branch in self.branches):
             raise RequestError("every guidance branch needs one prefix for each prompt")
+
+    def rows(self) -> Iterator["Task"]:
+        """One task for each prompt."""
+        for i, prompt in enumerate(self.prompts):
+            yield replace(self, prompts=[prompt], branches=[[branch[i]] for branch in self.branches])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 
 from unveil.errors import GenerationError, RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Task, open_canvas
+from unveil.sampling.chance import canvas_keys
 from unveil.sampling.sprint import share_of_rest
 from unveil.sampling.step import Cache, Job, OnStep, Policy, denoise
 from unveil.sampling.stop import first
@@ -47,7 +48,8 @@ def fill(
     """The canvas as `unmask` leaves it, before the rows are cut out of it."""
     if policy.draws and len(generators) != len(task.prompts):
         raise RequestError("temperature above 0 needs one random generator for each prompt")
-    job = Job(denoiser, task, policy, generators, on_step, layout.image_offset)
+    keys = canvas_keys(generators) if policy.counts else ()
+    job = Job(denoiser, task, policy, generators, on_step, layout.image_offset, keys)
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
     everyone = torch.arange(len(task.prompts), device=device)
     cache, ended = Cache(None, 0, everyone), torch.zeros_like(everyone, dtype=torch.bool)
