@@ -12,21 +12,7 @@ from unveil.config import load_preset
 from unveil.errors import RequestError
 from unveil.sampling import unmask
 
-SMALL = [
-    "bench",
-    "--codes",
-    "32",
-    "--prompt",
-    "40",
-    "--nothing",
-    "9",
-    "--steps",
-    "2",
-    "--rounds",
-    "1",
-    "--requests",
-    "2",
-]
+SMALL = "bench --codes 32 --prompt 40 --nothing 9 --steps 2 --rounds 1 --requests 2".split()
 
 
 def silent(what, done, total):

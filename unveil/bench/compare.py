@@ -1,4 +1,4 @@
-"""One picture by the plain loop, by SPRINT and by the engine: seconds, forward positions, and whether the codes agree."""
+"""One picture by the plain loop, by SPRINT and by the engine: seconds, forward positions, and the same codes?"""
 
 import time
 from collections.abc import Callable, Mapping

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -10,7 +9,7 @@ from unveil.config import ModelConfig
 from unveil.config.tree import VocabConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
-from unveil.model.backbone import Backbone
+from unveil.model.backbone import Backbone, Past
 from unveil.sampling import Allowed, Policy, Quota, Task
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.vocab.layout import SPECIAL, Layout
@@ -39,8 +38,8 @@ class Counting:
         tokens: Int[Tensor, "B L"],
         positions: Int[Tensor, "B L"],
         visible: Bool[Tensor, "B L S"],
-        past: Any = None,
-    ) -> tuple[Float[Tensor, "B L D"], Any]:
+        past: Past | None = None,
+    ) -> tuple[Float[Tensor, "B L D"], Past]:
         """As the backbone's."""
         self.positions += tokens.numel()
         return self.backbone.hidden(tokens, positions, visible, past)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One canvas to fill. Its result depends on the weights and on `task`, `policy` and `generator`, on nothing else."""
+    """One canvas to fill. The result depends on the weights, `task`, `policy` and `generator`, on nothing else."""
 
     task: Task  # with one prompt
     policy: Policy
