@@ -142,6 +142,9 @@ class Engine:
                 return
             try:
                 filling = Filling(handle, self.layout)
+                if filling.complete:
+                    self._end(filling)
+                    continue
                 if not self._give_room(filling):
                     with self._entry:
                         self.queue.push(handle)

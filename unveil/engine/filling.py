@@ -54,6 +54,8 @@ class Filling:
         self.block, self.step, self.complete = canvas.blocks.start, 0, False
         (self.key,) = canvas_keys([request.generator]) if request.generator is not None and self.policy.counts else (0,)
         self.masked = self._masked()
+        if not len(self.masked):
+            self._next_block()
 
     @property
     def branches(self) -> int:
@@ -113,19 +115,25 @@ class Filling:
         return event
 
     def _advance(self, end: int) -> None:
-        stop, canvas = self.task.stop, self.canvas
-        self.step += 1
-        new = self.ids[:1, canvas.prefix : end]
-        ended = bool(stop.ids) and stop.at_once and bool(stop.reached(new, canvas.mask))
-        self.masked = self._masked()
-        if len(self.masked) and not ended and self.step < len(self.schedule):
-            return
-        ended = ended or bool(stop.ids and stop.places(new).any())
-        if ended or self.block + 1 not in canvas.blocks:
+        stop, new = self.task.stop, self.ids[:1, self.canvas.prefix : end]
+        self.step, self.masked = self.step + 1, self._masked()
+        if stop.ids and stop.at_once and stop.reached(new, self.canvas.mask):
             self.complete = True
-            return
-        self.block, self.step = self.block + 1, 0
-        self.masked = self._masked()
+        elif not len(self.masked) or self.step == len(self.schedule):
+            self._next_block()
+
+    def _next_block(self) -> None:
+        """Go on to the next block that has something to fill, unless the text has ended."""
+        stop, canvas = self.task.stop, self.canvas
+        while not self.complete:
+            new = self.ids[:1, canvas.prefix : canvas.bounds(self.block)[1]]
+            if (stop.ids and stop.places(new).any()) or self.block + 1 not in canvas.blocks:
+                self.complete = True
+                return
+            self.block, self.step = self.block + 1, 0
+            self.masked = self._masked()
+            if len(self.masked):
+                return
 
     def _masked(self) -> Int[Tensor, " n"]:
         """The positions of the active block that wait for a token, counted from its start."""

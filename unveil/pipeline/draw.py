@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
-from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of
+from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of, engine_of
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
 from unveil.sampling import generate_codes, generate_text, think
@@ -68,7 +68,7 @@ def planned(
     out: dict[int, Drawing] = {}
     for at in by_length(asked):
         plans = think(
-            parts.backbone,
+            engine_of(parts),
             [asked[i] for i in at],
             parts.layout,
             header=header,
@@ -76,7 +76,6 @@ def planned(
             policy=words.policy(parts.config.backbone.block_size),
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("think", words.tokens * len(at)),
-            device=device_of(parts),
         )
         for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
             stages = (_words(parts, watch, row, len(plan.words)),) if watch.keep and plan.words else ()
@@ -111,7 +110,7 @@ def draw(
     out: dict[int, Drawn] = {}
     for at in by_length([drawing.prefix for drawing in drawings]):
         codes = generate_codes(
-            parts.backbone,
+            engine_of(parts),
             [drawings[i].prefix for i in at],
             parts.layout,
             grid=settings.grid,
@@ -120,7 +119,6 @@ def draw(
             guidance=guidance,
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("draw", settings.rows * settings.columns * len(at)),
-            device=device_of(parts),
         )
         images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
         for row, (i, image) in enumerate(zip(at, images, strict=True)):
@@ -172,14 +170,13 @@ def write(
     out: dict[int, Written] = {}
     for at in by_length(prefixes):
         rows = generate_text(
-            parts.backbone,
+            engine_of(parts),
             [prefixes[i] for i in at],
             parts.layout,
             tokens=settings.tokens,
             policy=settings.policy(parts.config.backbone.block_size),
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("write", settings.tokens * len(at)),
-            device=device_of(parts),
         )
         for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
             stages = (_words(parts, watch, row, len(tokens)),) if watch.keep else ()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from unveil.config import ModelConfig
+from unveil.engine import Engine
 from unveil.errors import PromptError, RequestError
 from unveil.pictures import PictureInput, load_picture
 from unveil.shapes import Int, Tensor
@@ -74,6 +75,12 @@ def by_length(prefixes: Sequence[Sequence[int]], most: int = ROWS) -> Iterator[l
     for group in groups.values():
         for first in range(0, len(group), most):
             yield group[first : first + most]
+
+
+def engine_of(parts: Parts) -> Engine:
+    """An engine with one user."""
+    context = parts.config.backbone.context
+    return Engine(parts.backbone, parts.layout, context=context, device=device_of(parts), queue=1 << 20)
 
 
 def device_of(parts: Parts) -> torch.device:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from unveil.pipeline.draw import render_codes, shower, spoken
-from unveil.pipeline.inputs import check_room, device_of
+from unveil.pipeline.inputs import check_room, engine_of
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
 from unveil.sampling import Limits, Picture, StoryGuidance, Words, interleave
@@ -39,7 +39,7 @@ def tell(
     block = parts.config.backbone.block_size
     frames, text = list[Frame](), ""
     for part in interleave(
-        parts.backbone,
+        engine_of(parts),
         prefix,
         say,
         limits=Limits(most, words.tokens, room, context),
@@ -48,7 +48,6 @@ def tell(
         picture=settings.policy(block),
         generators=[streams.tokens],
         on_step=watch.tokens("tell", context - len(prefix)),
-        device=device_of(parts),
     ):
         match part:
             case Words(ids):

@@ -7,9 +7,9 @@ import torch
 
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import GenerationError, RequestError
-from unveil.sampling.canvas import Denoiser, Task
+from unveil.sampling.canvas import Task
 from unveil.sampling.draw import Allowed
-from unveil.sampling.loop import unmask
+from unveil.sampling.loop import Filler
 from unveil.sampling.step import OnStep, Policy
 from unveil.sampling.stop import Stop
 from unveil.shapes import Int, Tensor
@@ -27,7 +27,7 @@ class Plan:
 
 
 def generate_text(
-    denoiser: Denoiser,
+    filler: Filler,
     prompts: Sequence[Sequence[int]],
     layout: Layout,
     *,
@@ -36,7 +36,6 @@ def generate_text(
     stop: Stop | None = None,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> list[list[int]]:
     """Up to `tokens` new ids after each prompt, its stop id included; stops at end of sequence unless told otherwise.
 
@@ -46,11 +45,11 @@ def generate_text(
     stop = Stop((layout.pad,)) if stop is None else stop
     allow = Allowed.mixed if layout.boi in stop.ids else Allowed.text
     task = Task(prompts, tokens, allow(layout, policy.official), stop)
-    return unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
+    return filler.unmask(task, policy, generators=generators, on_step=on_step)
 
 
 def generate_codes(
-    denoiser: Denoiser,
+    filler: Filler,
     prompts: Sequence[Sequence[int]],
     layout: Layout,
     *,
@@ -61,7 +60,6 @@ def generate_codes(
     crop_branches: bool = True,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> Int[Tensor, "B h w"]:
     """The codes of one picture of `grid` = (rows, columns) per prompt, on the CPU; 0 = first code of the book.
 
@@ -81,12 +79,12 @@ def generate_codes(
         whole_blocks=policy.whole_blocks,
         crop_branches=crop_branches,
     )
-    rows = unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
+    rows = filler.unmask(task, policy, generators=generators, on_step=on_step)
     return torch.tensor(rows).view(-1, h, w) - layout.image_offset
 
 
 def think(
-    denoiser: Denoiser,
+    filler: Filler,
     prompts: Sequence[Sequence[int]],
     layout: Layout,
     *,
@@ -95,7 +93,6 @@ def think(
     policy: Policy,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> list[Plan]:
     """A plan in words for each prompt, and the prefix that ends with `header` for `generate_codes` to go on from.
 
@@ -104,7 +101,7 @@ def think(
     """
     stop = Stop((layout.pad, layout.boi))
     rows = generate_text(
-        denoiser,
+        filler,
         prompts,
         layout,
         tokens=tokens,
@@ -112,7 +109,6 @@ def think(
         stop=stop,
         generators=generators,
         on_step=on_step,
-        device=device,
     )
     return [read_plan(p, row, header, layout, policy.official) for p, row in zip(prompts, rows, strict=True)]
 

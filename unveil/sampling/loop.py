@@ -1,6 +1,8 @@
 """The one sampling loop: block after block from left to right, each filled in a few denoise steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -32,6 +34,33 @@ def unmask(
     """
     canvas = fill(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
     return finish(canvas, task)
+
+
+class Filler(Protocol):
+    """Whatever fills canvases: the engine, or the plain loop."""
+
+    def unmask(
+        self, task: Task, policy: Policy, *, generators: Sequence[torch.Generator] = (), on_step: OnStep | None = None
+    ) -> list[list[int]]:
+        """The new ids of every row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The plain loop over one model, as a filler: the reference that the engine is held to."""
+
+    denoiser: Denoiser
+    layout: Layout
+    device: torch.device | str = "cpu"
+
+    def unmask(
+        self, task: Task, policy: Policy, *, generators: Sequence[torch.Generator] = (), on_step: OnStep | None = None
+    ) -> list[list[int]]:
+        """As the function `unmask`."""
+        return unmask(
+            self.denoiser, task, policy, self.layout, generators=generators, on_step=on_step, device=self.device
+        )
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ so lines of any length and progress share every matrix product, and each attends
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch.nn import functional as F
@@ -54,7 +54,7 @@ def hidden_packed(
     tile: every matrix product has this many rows, filled up with zeros. A row's numbers then do not depend on how many
     others it shares the pass with, bit for bit; without, kernels differ with the size of the batch.
     """
-    config, layers = backbone.config, backbone.model.layers
+    config, layers = backbone.config, cast(Sequence[Layer], backbone.model.layers)
     x = backbone.model.word_embeddings(tokens)  # (N, D)
     dims = int(config.head_dim * config.rotary_fraction)
     cos, sin = (table[:, None] for table in rotary_tables(positions, dims, config.rope_theta, x.dtype))  # (N, 1, half)
