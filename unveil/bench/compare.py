@@ -30,17 +30,21 @@ class Comparison:
     sprint: Run  # the official default arguments
     sprint_published: Run  # the published ones: warm-up 1, keep 0.5
     engine: Run
+    engine_invariant: Run  # the same scores bit for bit alone and in any company
     cache_bytes: int  # as allocated
     cache_formula: int  # layers x 2 x kv heads x head_dim x positions x branches x bytes
 
     def as_dict(self) -> dict[str, object]:
         """Flat, for JSON."""
-        runs = {name: getattr(self, name) for name in ("plain", "sprint", "sprint_published", "engine")}
+        runs = {
+            name: getattr(self, name) for name in ("plain", "sprint", "sprint_published", "engine", "engine_invariant")
+        }
         out: dict[str, object] = {f"{name}_s": round(run.seconds, 3) for name, run in runs.items()}
         out |= {f"{name}_positions": run.positions for name, run in runs.items()}
         for name in ("plain", "sprint", "sprint_published"):
             out[f"engine_vs_{name}"] = round(runs[name].seconds / self.engine.seconds, 2)
             out[f"positions_vs_{name}"] = round(runs[name].positions / self.engine.positions, 2)
+        out["invariant_cost"] = round(self.engine_invariant.seconds / self.engine.seconds, 2)
         same = sum(a == b for a, b in zip(self.plain.codes, self.engine.codes, strict=True))
         out |= {"identical": self.plain.codes == self.engine.codes, "same_codes": same, "codes": len(self.plain.codes)}
         return out | {"cache_bytes": self.cache_bytes, "cache_formula": self.cache_formula}
@@ -58,10 +62,11 @@ def compare(setup: Setup, rounds: int, said: Said) -> Comparison:
         "sprint": replace(official, sprint=DEFAULTS),
         "sprint_published": replace(official, sprint=PUBLISHED),
     }
-    engine = Engine(setup.backbone, setup.layout)
+    engine, invariant = (Engine(setup.backbone, setup.layout, batch_invariant=tiled) for tiled in (False, True))
     contenders: Mapping[str, Callable[[], Run]] = {
         **{name: lambda p=policy: _by_loop(setup, p) for name, policy in policies.items()},
         "engine": lambda: _by_engine(setup, engine),
+        "engine_invariant": lambda: _by_engine(setup, invariant),
     }
     found: dict[str, Run] = {}
     for number in range(rounds):
