@@ -64,9 +64,8 @@ def _compared(found: "Comparison") -> list[str]:
         ratio = f"{out[f'engine_vs_{name}']}x"
         lines.append(f"{shown:20}{out[f'{name}_s']:>10}{out[f'{name}_positions']:>12}{ratio:>12}")
     lines.append(f"{'engine':20}{out['engine_s']:>10}{out['engine_positions']:>12}")
-    same = (
-        "the same codes as the plain loop" if out["identical"] else f"{out['same_codes']} of {out['codes']} codes alike"
-    )
+    lines.append(f"{'  batch-invariant':20}{out['engine_invariant_s']:>10}   costs {out['invariant_cost']}x of that")
+    same = f"{out['same_codes']} of {out['codes']} codes are those of the plain loop"
     lines.append(f"engine: {same}; keys and values {out['cache_bytes']} bytes, by formula {out['cache_formula']}")
     return lines
 
