@@ -24,6 +24,7 @@ def written(tmp_path, texts):
         GENERATE,
         dataclasses.replace(GENERATE, task="edit", source=[[1, 2], [3, 4]]),
         dataclasses.replace(GENERATE, task="interleave", number=2),
+        dataclasses.replace(GENERATE, pinned=[[1, None], [None, 4]]),
     ],
 )
 def test_a_recipe_comes_back_from_its_png(tmp_path, recipe):
@@ -58,6 +59,12 @@ def test_a_png_of_another_program_cannot_be_replayed(tmp_path):
         {"task": "edit", "source": "[[]]"},
         {"task": "edit", "source": '[["a"]]'},
         {"task": "edit", "source": "[[1.5]]"},
+        {"task": "edit", "source": "[[null]]"},
+        {"pinned": "[[1], [null, 3]]"},
+        {"pinned": "[[-1]]"},
+        {"pinned": "[[1.5]]"},
+        {"pinned": "[[true]]"},
+        {"task": "interleave", "number": "1", "pinned": "[[1]]"},
     ],
 )
 def test_changed_chunks_are_refused_in_one_line(tmp_path, change):

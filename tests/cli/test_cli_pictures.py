@@ -16,6 +16,12 @@ def star(unveil, model_directory, tmp_path):
     return path
 
 
+def codes_of(path):
+    """The codes that a PNG says it was rendered from."""
+    with Image.open(path) as picture:
+        return np.array(json.loads(picture.text["codes"]))
+
+
 def test_generate_writes_the_picture_and_prints_one_object(unveil, model_directory, tmp_path):
     path = tmp_path / "a.png"
     outcome = unveil(
@@ -53,6 +59,19 @@ def test_traces_are_written_for_pictures_and_words(unveil, model_directory, tmp_
     assert page.read_text().startswith("<!doctype html>")
 
 
+def test_a_preview_file_shows_the_codes_as_patches(unveil, refused, model_directory, tmp_path, star):
+    shown, model = tmp_path / "p.png", ("--seed", 7, "--model", model_directory)
+    assert unveil("generate", "a red star", "-o", tmp_path / "a.png", "--preview", shown, *model).code == 0
+    assert (tmp_path / "a.png").read_bytes() == star.read_bytes()
+    with Image.open(shown) as preview:
+        patches = np.asarray(preview).reshape(8, 16, 8, 16, 3)
+    assert (patches == patches[:, :1, :, :1]).all() and len(np.unique(patches[:, 0, :, 0].reshape(-1, 3), axis=0)) > 5
+    shown.unlink()
+    assert unveil("edit", star, "make it blue", "-o", tmp_path / "b.png", "--preview", shown, *model).code == 0
+    assert shown.exists()
+    assert "must end in" in refused("generate", "a", "-o", tmp_path / "a.png", "--preview", "p.txt", *model)
+
+
 def test_understand_prints_the_answer(unveil, model_directory, star):
     plain = unveil("understand", star, "what color?", "--model", model_directory)
     machine = unveil("understand", star, "what color?", "--json", "--model", model_directory)
@@ -62,11 +81,79 @@ def test_understand_prints_the_answer(unveil, model_directory, star):
     assert json.loads(caption.out)["text"] != json.loads(machine.out)["text"]
 
 
+def test_understand_takes_choices(unveil, refused, model_directory, star):
+    outcome = unveil("understand", star, "what color?", "--choices", "yes, no,a red fish", "--model", model_directory)
+    assert outcome.code == 0 and outcome.out.rstrip("\n") in ("yes", "no", "a red fish")
+    for bad, why in (("", "a choice is empty"), ("yes,", "a choice is empty"), ("yes", "different choices, not 1")):
+        assert why in refused("understand", star, "what?", "--choices", bad, "--model", model_directory)
+
+
+def test_infill_prints_the_text_with_its_blanks_filled(unveil, refused, model_directory, star, tmp_path):
+    model, page = ("--seed", 1, "--model", model_directory), tmp_path / "t.html"
+    plain = unveil("infill", "The ___ is red.", "--length", 2, "--trace", page, *model).out
+    assert plain.startswith("The ") and plain.endswith(" is red.\n") and page.read_text().startswith("<!doctype")
+    shown = json.loads(unveil("infill", "a ___ star", "--image", star, "--json", *model).out)["text"]
+    assert shown.startswith("a ") and shown.endswith(" star")
+    assert "write ___ where words are missing" in refused("infill", "The star is red.", *model)
+    assert "length of a blank" in refused("infill", "a ___", "--length", 0, *model)
+
+
 def test_edit_writes_another_picture(unveil, model_directory, tmp_path, star):
     path = tmp_path / "b.png"
     outcome = unveil("edit", star, "make it blue", "-o", path, "--seed", 1, "--json", "--model", model_directory)
     assert json.loads(outcome.out)["file"] == str(path)
     assert np.asarray(Image.open(path)).shape == (128, 128, 3) and path.read_bytes() != star.read_bytes()
+
+
+@pytest.fixture
+def half(tmp_path):
+    """A mask that is white on the left."""
+    path, mask = tmp_path / "half.png", Image.new("L", (128, 128))
+    mask.paste(255, (0, 0, 64, 128))
+    mask.save(path)
+    return path
+
+
+def test_generate_keeps_or_varies_codes_of_an_earlier_png(unveil, model_directory, tmp_path, star, half):
+    model, old = ("--seed", 1, "--model", model_directory), codes_of(star)
+    kept, varied, wide = tmp_path / "kept.png", tmp_path / "varied.png", tmp_path / "wide.png"
+    unveil("generate", "two fish", "--codes", star, "--keep", half, "-o", kept, *model)
+    unveil("generate", "two fish", "--codes", star, "--vary", half, "-o", varied, *model)
+    unveil("generate", "two fish", "--codes", star, "--width", 160, "--at", 0, 2, "-o", wide, *model)
+    assert (codes_of(kept)[:, :4] == old[:, :4]).all() and (codes_of(kept)[:, 4:] != old[:, 4:]).any()
+    assert (codes_of(varied)[:, 4:] == old[:, 4:]).all() and (codes_of(varied)[:, :4] != old[:, :4]).any()
+    assert (codes_of(wide)[:, 2:] == old).all()
+    for file in (kept, wide):
+        assert unveil("replay", file, "--model", model_directory).code == 0
+
+
+def test_edit_with_a_mask_keeps_the_codes_outside(unveil, model_directory, tmp_path, star, half):
+    path = tmp_path / "edited.png"
+    unveil("edit", star, "make it blue", "--mask", half, "-o", path, "--seed", 1, "--model", model_directory)
+    with Image.open(path) as picture:
+        source = np.array(json.loads(picture.text["source"]))
+    assert (codes_of(path)[:, 4:] == source[:, 4:]).all() and (codes_of(path) != source).any()
+    assert unveil("replay", path, "--model", model_directory).code == 0
+
+
+def test_masks_and_codes_that_cannot_be_are_one_line(refused, model_directory, tmp_path, star, half):
+    plain, black = tmp_path / "plain.png", tmp_path / "black.png"
+    Image.new("L", (100, 90)).save(plain)
+    Image.new("L", (128, 128)).save(black)
+    model = ("-o", tmp_path / "a.png", "--model", model_directory)
+    for arguments, why in (
+        (("--keep", half), "give its codes as well"),
+        (("--codes", star), "nothing is left to draw"),
+        (("--codes", star, "--keep", black), "no cell is kept"),
+        (("--codes", star, "--keep", plain), "the mask has 100x90 pixels"),
+        (("--codes", star, "--keep", half, "--vary", half), "one of the two"),
+        (("--codes", plain, "--keep", half), "plain.png: has no codes"),
+        (("--codes", tmp_path / "gone.png", "--keep", half), "gone.png: no such file"),
+        (("--codes", star, "--at", 9, 9), "do not fit at row 9, column 9"),
+    ):
+        assert why in refused("generate", "a fish", *arguments, *model)
+    assert "the mask has 100x90" in refused("edit", star, "make it red", "--mask", plain, *model)
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_interleave_fills_a_directory(unveil, model_directory, tmp_path):

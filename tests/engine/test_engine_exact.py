@@ -20,24 +20,30 @@ IDS = st.integers(0, 29)  # below MASK and the codes of the tiny vocabulary; 30 
 
 @st.composite
 def requests(draw):
-    """A text, a picture, an edit, a plan that ends with begin-of-image, or the picture of a story."""
+    """A text (perhaps one of a few), a picture (perhaps with pinned codes), an edit, a plan, the picture of a story."""
     kind = draw(st.sampled_from(["text", "picture", "edit", "think", "story"]))
     prompt, branch = st.lists(IDS, min_size=1, max_size=14), st.lists(IDS, min_size=0, max_size=20)
     weights = {"picture": [(2.5, -1.5), (0.0, 1.0), (1.0,)], "edit": [(3.0, -1.0, -1.0), (4.0, -3.0, 0.0)]}
     weights["story"] = [*weights["picture"], *weights["edit"]]
     guidance = Guidance(draw(st.sampled_from(weights.get(kind, [(1.0,)]))), draw(st.sampled_from([0.0, 0.7])))
+    tokens = draw(st.integers(1, 18))
+    pinned = st.lists(st.sampled_from([31, 31, 35, 40]), min_size=tokens, max_size=tokens)  # 31 is MASK
+    choices = [[*draw(st.lists(IDS, max_size=tokens - 1)), 30] for _ in range(draw(st.sampled_from([0, 0, 1, 3])))]
+    choices = choices if kind == "text" else []
     task = Task(
         [draw(prompt)],
-        draw(st.integers(1, 18)),
+        tokens,
         {"text": Allowed(0, 32), "think": Allowed(0, 48)}.get(kind, Allowed(32, 48)),
         Stop((30, 22, 3, 4), draw(st.booleans())) if kind in ("text", "think") else Stop(),
         [[draw(branch) or [7] * (guidance.weights[0] == 0)] for _ in guidance.weights[1:]],  # not MASK alone: all tie
         guidance,
         whole_blocks=draw(st.booleans()),
         crop_branches=kind != "story",
+        choices=choices,
+        given=[draw(pinned)] if kind == "picture" and draw(st.booleans()) else (),
     )
     quota = Quota(draw(st.sampled_from([0.0, 0.2, 0.6, 2.0])), draw(st.integers(1, 12)))
-    chance = draw(st.sampled_from([Draw(), Draw(), Draw(1.0), Draw(0.8, top_k=5, top_p=0.9)]))
+    chance = Draw() if choices else draw(st.sampled_from([Draw(), Draw(1.0), Draw(0.8, top_k=5, top_p=0.9)]))
     return task, Policy(quota, draw(st.integers(1, 9)), chance), draw(st.integers(0, 2**32))
 
 
@@ -76,7 +82,8 @@ def test_requests_of_all_tasks_that_come_and_go_give_what_each_gives_alone(backb
 @given(drawn=requests(), others=st.lists(requests(), min_size=1, max_size=3))
 def test_a_shared_prompt_is_computed_once_by_its_owner_and_changes_nothing(backbone, layout, drawn, others):
     task, policy, seed = drawn
-    alike = [replace(other[0], prompts=[[*task.prompts[0], *other[0].prompts[0]]]) for other in others]
+    more = [other[0] for other in others]
+    alike = [replace(t, prompts=[[*task.prompts[0], *t.prompts[0]]], choices=task.choices and t.choices) for t in more]
     engine = Engine(backbone, layout)
     for row in (task, *alike):
         found = engine.submit(asked((row, policy, seed), owner="ann")).tokens()

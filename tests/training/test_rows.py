@@ -9,9 +9,10 @@ from unveil.config import ModelConfig
 from unveil.sampling.canvas import Task, open_canvas
 from unveil.sampling.draw import Allowed
 from unveil.scenes.describe import DESCRIBE, parse_description
-from unveil.scenes.scene import Scene
+from unveil.scenes.plan import plan
+from unveil.scenes.scene import BACKGROUNDS, COLORS, KINDS, Scene
 from unveil.training.packing import Row, pack
-from unveil.training.rows import TASKS, Source, drafts, finish, scenes_of
+from unveil.training.rows import KEEP, TASKS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import UNCONDITION, Prompts
 from unveil.vocab.text import Text
@@ -21,7 +22,7 @@ GRID, SIZE = (8, 8), 32
 
 @pytest.fixture(scope="module")
 def source(small: ModelConfig, text: Text) -> Source:
-    return Source(Prompts(text, Layout.of(small.vocab, text)), GRID, SIZE, 3, 0.0)
+    return Source(Prompts(text, Layout.of(small.vocab, text)), GRID, SIZE, 3, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_generate_is_the_prompt_of_sampling_then_the_codes(source: Source) -> No
 
 
 def test_a_dropped_prompt_is_the_unconditional_branch_of_sampling(source: Source) -> None:
-    always = Source(source.prompts, GRID, SIZE, 3, 1.0)
+    always = Source(source.prompts, GRID, SIZE, 3, 1.0, 0.0)
     (draft,) = drafts(always, "generate", 3, 1)
     assert draft.prefix == source.prompts.generate_unconditional(*GRID)
     (draft,) = drafts(always, "think", 3, 1)
@@ -62,7 +63,7 @@ def test_a_dropped_prompt_is_the_unconditional_branch_of_sampling(source: Source
 
 
 def test_prompts_are_dropped_as_often_as_asked(source: Source) -> None:
-    often = Source(source.prompts, GRID, SIZE, 3, 0.3)
+    often = Source(source.prompts, GRID, SIZE, 3, 0.3, 0.0)
     nothing = source.prompts.generate_unconditional(*GRID)
     share = sum(d.prefix == nothing for d in drafts(often, "generate", 0, 300)) / 300
     assert 0.22 < share < 0.38
@@ -97,6 +98,30 @@ def test_edit_is_the_prompt_of_sampling_with_both_pictures_in_place(source: Sour
         assert before != after
 
 
+def test_pictures_are_asked_for_by_their_plan_as_often_as_asked(source: Source) -> None:
+    half = Source(source.prompts, GRID, SIZE, 3, 0.0, 0.5)
+    found = 0
+    for draft in drafts(half, "generate", 0, 200):
+        (scene,) = scenes_of(draft)
+        found += draft.prefix == source.prompts.generate(plan(scene), *GRID)
+    assert 75 < found < 125
+
+
+def test_copy_asks_for_the_same_picture_in_words_that_name_no_thing(source: Source) -> None:
+    wishes, words = set(), {w for scene_word in (*KINDS, *COLORS, *BACKGROUNDS) for w in (scene_word, f"{scene_word}s")}
+    for row, scenes in rows(source, "copy", 60):
+        codes = torch.tensor(codes_of(scenes[0])).view(GRID) - 1024
+        first = row.prefix.index(source.prompts.layout.eoi) + 1
+        last = len(row.prefix) - len(source.prompts.header(*GRID)) - len(source.prompts._assistant())
+        wish = source.prompts.text.decode(row.prefix[first:last])
+        wishes.add(wish)
+        assert row.prefix in (source.prompts.edit(codes, wish), source.prompts.edit_no_text(codes))
+        assert row.branches[0].response[:64] == codes_of(scenes[0])
+        assert not words & set(wish.split())
+        assert 6 <= len(scenes[0].things) <= 16
+    assert len(wishes) == len(KEEP) + 1
+
+
 def test_think_and_interleave_hold_every_picture_whole_after_its_header(source: Source, offset: int) -> None:
     header = source.prompts.header(*GRID)
     for task in ("think", "interleave"):
@@ -114,7 +139,7 @@ def test_think_and_interleave_hold_every_picture_whole_after_its_header(source: 
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_the_noised_blocks_of_a_row_are_the_canvas_that_sampling_shows(source: Source, task: str) -> None:
     """Words fill whole blocks; a picture's canvas ends with its last code."""
-    layout, pictures_end = source.prompts.layout, task in ("generate", "edit", "think")
+    layout, pictures_end = source.prompts.layout, task in ("generate", "edit", "copy", "think")
     for row, _ in rows(source, task):
         for branch in row.branches:
             prompt = row.prefix + branch.given

@@ -82,9 +82,9 @@ def test_a_grid_without_size_token_is_refused_with_the_nearest():
 
 def test_pixels_become_rows_and_columns_or_name_the_nearest_size():
     assert grid_of_pixels(128, 160, 16, SIZES) == (8, 10)
-    with pytest.raises(RequestError, match="130 pixels in height; nearest: 128 or 160"):
+    with pytest.raises(RequestError, match="130 pixels in height; nearest: 128 or 160 .8 or 10 codes.$"):
         grid_of_pixels(130, 128, 16, SIZES)
-    with pytest.raises(RequestError, match="9999 pixels in width; nearest: 608$"):
+    with pytest.raises(RequestError, match="9999 pixels in width; nearest: 608 .38 codes.$"):
         grid_of_pixels(128, 9999, 16, SIZES)
-    with pytest.raises(RequestError, match="0 pixels in height; nearest: 128$"):
+    with pytest.raises(RequestError, match="0 pixels in height; nearest: 128 .8 codes.$"):
         grid_of_pixels(0, 128, 16, SIZES)

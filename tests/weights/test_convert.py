@@ -13,9 +13,10 @@ from unveil.errors import OutputError, RequestError, WeightsError
 from unveil.pipeline.place import shipped_models
 from unveil.shapes import Tensor
 from unveil.vocab.text import Text
-from unveil.weights.convert import _read, _write, convert
+from unveil.weights.convert import convert
 from unveil.weights.official_config import DecoderKind, official_model_config
 from unveil.weights.official_model import load_official
+from unveil.weights.pieces import read_pieces, write_pieces
 from unveil.weights.read import load
 from unveil.weights.tensors import stored
 from unveil.weights.verify import verify
@@ -85,14 +86,14 @@ def test_the_index_tells_where_each_tensor_lies(ours: Path, tmp_path: Path) -> N
 def test_a_written_file_is_as_the_library_writes_it(tmp_path: Path) -> None:
     state = {"b": torch.randn(3, 5), "a": torch.randn(2).bfloat16(), "c": torch.tensor(1.5), "d": torch.ones(3, 0)}
     save_file(state, tmp_path / "theirs.safetensors")
-    _write(tmp_path / "ours.safetensors", _read([tmp_path / "theirs.safetensors"]), lambda: None)
+    write_pieces(tmp_path / "ours.safetensors", read_pieces([tmp_path / "theirs.safetensors"]), lambda: None)
     assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
 
 
 def test_no_tensor_is_ever_whole_in_memory(tmp_path: Path) -> None:
     save_file({"large": torch.ones(1 << 24)}, tmp_path / "a.safetensors")
     tracemalloc.start()
-    _write(tmp_path / "b.safetensors", _read([tmp_path / "a.safetensors"]), lambda: None)
+    write_pieces(tmp_path / "b.safetensors", read_pieces([tmp_path / "a.safetensors"]), lambda: None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20 < (tmp_path / "b.safetensors").stat().st_size
@@ -140,7 +141,7 @@ def test_a_source_that_ends_early_leaves_no_target(ours: Path, tmp_path: Path, m
         found = stored(source)
         return {name: entry._replace(begin=entry.begin + 4) for name, entry in found.items()}
 
-    monkeypatch.setattr("unveil.weights.convert.stored", shorter)
+    monkeypatch.setattr("unveil.weights.pieces.stored", shorter)
     with pytest.raises(WeightsError, match="ended while it was read"):
         convert(ours, tmp_path / "t", "official", unheard)
     assert [file for file in (tmp_path / "t").rglob("*") if file.is_file()] == []

@@ -11,7 +11,9 @@ from unveil.cli.convert import convert
 from unveil.cli.doctor import doctor
 from unveil.cli.edit import edit
 from unveil.cli.eval import evaluate
+from unveil.cli.fetch import fetch
 from unveil.cli.generate import generate
+from unveil.cli.infill import infill
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
 from unveil.cli.parity import parity
@@ -53,12 +55,14 @@ def top(
 for _verb in (
     generate,
     understand,
+    infill,
     edit,
     interleave,
     chat,
     retrieve,
     replay,
     train,
+    fetch,
     convert,
     inspect,
     verify,

@@ -1,5 +1,6 @@
 """`unveil generate`: words to a picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,9 +8,10 @@ import typer
 
 from unveil.cli import options
 from unveil.cli.output import check_picture_target, check_trace_target, note, open_model, save_trace, say, say_json
+from unveil.files import write_atomic
 
 if TYPE_CHECKING:
-    from unveil.pipeline import ImageResult
+    from unveil.pipeline import ImageResult, Uni
 
 
 def generate(
@@ -22,7 +24,12 @@ def generate(
     temperature: options.Temperature = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    codes: options.Codes = None,
+    keep: options.Keep = None,
+    vary: options.Vary = None,
+    at: options.At = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Write a plan in words first.")] = False,
+    preview: options.Preview = None,
     trace: options.TraceFile = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
@@ -32,20 +39,43 @@ def generate(
 ) -> None:
     """Draw a picture of what PROMPT says."""
     check_picture_target(output)
+    if preview is not None:
+        check_picture_target(preview)
     traced = check_trace_target(trace)
-    result = open_model(model, device, quiet, decoder).generate_image(
-        prompt,
-        seed=seed,
-        thinking=thinking,
-        trace=traced,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        solver_steps=solver_steps,
-        temperature=temperature,
-        height=height,
-        width=width,
-    )
-    save_picture(result, output, trace, as_json)
+
+    def ask(uni: "Uni") -> "ImageResult":
+        return uni.generate_image(
+            prompt,
+            seed=seed,
+            thinking=thinking,
+            codes=codes,
+            keep=keep,
+            vary=vary,
+            at=at,
+            trace=traced,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            solver_steps=solver_steps,
+            temperature=temperature,
+            height=height,
+            width=width,
+        )
+
+    save_picture(drawn(open_model(model, device, quiet, decoder), ask, preview), output, trace, as_json)
+
+
+def drawn(uni: "Uni", ask: Callable[["Uni"], "ImageResult"], preview: Path | None) -> "ImageResult":
+    """The result of a request, with a preview file on the way if one is wanted."""
+    if preview is None:
+        return ask(uni)
+    from unveil.pictures import encode
+    from unveil.pipeline.results import ImageResult
+
+    for part in uni.stream_image(ask):
+        if isinstance(part, ImageResult):
+            return part
+        write_atomic(preview, encode(part.image, preview.suffix, {}))
+    raise AssertionError("a stream ends with its result")
 
 
 def save_picture(result: "ImageResult", output: Path, trace: Path | None, as_json: bool) -> None:

@@ -26,6 +26,8 @@ def inspect(model: options.AnyModel, as_json: options.AsJson = False) -> None:
 def _shown(facts: "Facts") -> Iterator[str]:
     """The facts as lines."""
     yield f"{facts.path} ({facts.layout} layout)"
+    if facts.source is not None:
+        yield "fetched: {repository} at {commit}, asked for as {revision}".format(**facts.source)
     yield _row("part", "tensors", "parameters", "bytes", "dtypes")
     parts = facts.parts.values()
     for name, part in facts.parts.items():

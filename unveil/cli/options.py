@@ -19,6 +19,20 @@ Decoder = Annotated[Kind, typer.Option("--decoder", help="Of a released model: n
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Preview = Annotated[
+    Path | None,
+    typer.Option("--preview", metavar="FILE", help="Patches of color, written anew after every denoise step."),
+]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Show the denoising: .gif or .html.")]
 PictureOut = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture; a PNG can be replayed.")]
+Mask = Annotated[Path | None, typer.Option("--mask", metavar="MASK", help="Change only what is white here.")]
+Keep = Annotated[Path | None, typer.Option("--keep", metavar="MASK", help="With --codes: what is white here stays.")]
+Vary = Annotated[
+    Path | None, typer.Option("--vary", metavar="MASK", help="With --codes: what is white here is drawn anew.")
+]
+Codes = Annotated[Path | None, typer.Option("--codes", metavar="FILE", help="A PNG of unveil's, of which codes stay.")]
+At = Annotated[
+    tuple[int, int] | None,
+    typer.Option("--at", metavar="ROW COLUMN", help="With --codes: where they begin in a larger picture."),
+]
 PictureIn = Annotated[Path, typer.Argument(metavar="FILE", help="PNG, JPEG, WebP, GIF or BMP.")]

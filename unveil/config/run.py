@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from unveil.config.tree import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
-RowTask = Literal["generate", "understand", "edit", "think", "interleave"]
+RowTask = Literal["generate", "understand", "edit", "copy", "think", "interleave"]
 
 
 class OptimConfig(Config):
@@ -76,6 +76,7 @@ class BackboneTask(Config):
     questions: int = Field(5, ge=1)  # questions that share one picture
     copies: int = Field(2, ge=1, le=2)  # noised copies per row; 2 are complementary masks
     drop_prompt: float = Field(0.1, ge=0, le=1)
+    planned: float = Field(0.0, ge=0, le=1)  # share of the pictures to generate that are asked for by their layout plan
     rates: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest share of a block that is masked
     weighting: Literal["mean", "elbo", "mtrs"] = "mean"
     rarity: float = Field(0.0, ge=0, le=1)  # at first a token counts (its count in the batch) ** -rarity

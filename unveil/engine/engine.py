@@ -17,6 +17,7 @@ from unveil.engine.request import Handle, Request
 from unveil.errors import BusyError, CancelledError, PromptError, RequestError
 from unveil.model.backbone.packed import Segment
 from unveil.sampling import OnStep, Policy, Task
+from unveil.sampling.step import check_choices
 from unveil.shapes import Float, Int, Tensor
 from unveil.vocab.layout import Layout
 
@@ -85,6 +86,7 @@ class Engine:
         policy = request.policy
         if policy.sprint is not None or policy.official or not policy.reuse_prefix:
             raise RequestError("the engine is exact; run SPRINT and the official rules with unveil.sampling.unmask")
+        check_choices(request.task, policy)
         prompt, tokens = len(request.task.prompts[0]), request.task.tokens
         if self.context is not None and prompt + tokens > self.context:
             sizes = f"{prompt} + {tokens} > {self.context}"

@@ -1,16 +1,17 @@
 """Pictures from prompts in batches: codes by the sampling loop, pixels by the renderer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
 from unveil.pipeline.inputs import ROWS, by_length, check_room, device_of, engine_of
+from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
-from unveil.sampling import generate_codes, generate_text, think
+from unveil.sampling import Allowed, Stop, generate_codes, generate_text, think
 from unveil.sampling.render import render
 from unveil.shapes import Int, Tensor
 from unveil.trace import Stage, picture_stage, word_stage
@@ -26,6 +27,7 @@ class Drawing:
     branches: tuple[list[int], ...]
     plan: str | None = None
     stages: tuple[Stage, ...] = ()
+    pins: Pins | None = None  # codes of an earlier picture that stay as they are
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Drawn:
     codes: Int[Tensor, "h w"]
     stages: tuple[Stage, ...]
     plan: str | None
+    pins: Pins | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def planned(
             tokens=words.tokens,
             policy=words.policy(parts.config.backbone.block_size),
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("think", words.tokens * len(at)),
+            on_step=watch.tokens("think", [[parts.layout.mask] * words.tokens] * len(at), parts.layout.mask),
         )
         for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
             stages = (_words(parts, watch, row, len(plan.words)),) if watch.keep and plan.words else ()
@@ -95,6 +98,11 @@ def edited(
     ]
 
 
+def pinned(drawings: Sequence[Drawing], pins: Sequence[Pins | None]) -> list[Drawing]:
+    """The drawings with what is kept of earlier pictures; none of them keeps anything when there are no pins."""
+    return [replace(d, pins=p) for d, p in zip(drawings, pins or [None] * len(drawings), strict=True)]
+
+
 def draw(
     parts: Parts,
     drawings: Sequence[Drawing],
@@ -109,6 +117,7 @@ def draw(
         check_room(drawing.prefix, settings.rows * settings.columns, parts, "prompt")
     out: dict[int, Drawn] = {}
     for at in by_length([drawing.prefix for drawing in drawings]):
+        given = [_given(drawings[i].pins, settings.grid, parts) for i in at]
         codes = generate_codes(
             engine_of(parts),
             [drawings[i].prefix for i in at],
@@ -117,15 +126,22 @@ def draw(
             policy=settings.policy(parts.config.backbone.block_size),
             branches=list(zip(*(drawings[i].branches for i in at), strict=True)),
             guidance=guidance,
+            given=given,
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("draw", settings.rows * settings.columns * len(at)),
+            on_step=watch.tokens("draw", given, parts.layout.mask, settings.grid),
         )
         images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
         for row, (i, image) in enumerate(zip(at, images, strict=True)):
             mask, so_far = parts.layout.mask, drawings[i].stages
-            stages = (*so_far, picture_stage(watch.events, row, mask, settings.grid, image)) if watch.keep else ()
-            out[i] = Drawn(image, codes[row], stages, drawings[i].plan)
+            if watch.keep:
+                so_far = (*so_far, picture_stage(watch.events, row, mask, settings.grid, image, given[row]))
+            out[i] = Drawn(image, codes[row], so_far, drawings[i].plan, drawings[i].pins)
     return [out[i] for i in range(len(drawings))]
+
+
+def _given(pins: Pins | None, grid: tuple[int, int], parts: Parts) -> list[int]:
+    """What the canvas of a picture holds before its first denoise step."""
+    return [parts.layout.mask] * (grid[0] * grid[1]) if pins is None else pins.tokens(parts.layout)
 
 
 def render_codes(
@@ -163,23 +179,32 @@ def write(
     settings: TextSettings,
     watch: Watch,
     what: str,
+    *,
+    choices: Sequence[Sequence[int]] = (),
+    given: Sequence[Sequence[int]] = (),
 ) -> list[Written]:
-    """Answers in words, those to prompts of equal length together."""
+    """Answers in words, those to prompts of equal length together; see `Task` for `choices` and `given`."""
     for prefix in prefixes:
         check_room(prefix, settings.tokens, parts, what)
     out: dict[int, Written] = {}
     for at in by_length(prefixes):
+        start = [given[i] for i in at] if given else [[parts.layout.mask] * settings.tokens] * len(at)
         rows = generate_text(
             engine_of(parts),
             [prefixes[i] for i in at],
             parts.layout,
             tokens=settings.tokens,
             policy=settings.policy(parts.config.backbone.block_size),
+            stop=Stop() if given else None,
+            choices=choices,
+            given=start if given else (),
+            allowed=Allowed(0, parts.text.pieces) if given else None,
             generators=[streams[i].tokens for i in at],
-            on_step=watch.tokens("write", settings.tokens * len(at)),
+            on_step=watch.tokens("fill" if given else "write", start, parts.layout.mask),
         )
         for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
-            stages = (_words(parts, watch, row, len(tokens)),) if watch.keep else ()
+            pinned = given[i] if given else ()
+            stages = (_words(parts, watch, row, len(tokens), pinned),) if watch.keep else ()
             out[i] = Written(tokens, stages)
     return [out[i] for i in range(len(prefixes))]
 
@@ -194,5 +219,5 @@ def spoken(parts: Parts, ids: Sequence[int]) -> str:
     return parts.text.decode([i for i in ids if i < parts.layout.image_offset]).strip()
 
 
-def _words(parts: Parts, watch: Watch, row: int, length: int) -> Stage:
-    return word_stage(watch.events, row, parts.layout.mask, length, shower(parts))
+def _words(parts: Parts, watch: Watch, row: int, length: int, given: Sequence[int] = ()) -> Stage:
+    return word_stage(watch.events, row, parts.layout.mask, length, shower(parts), given)

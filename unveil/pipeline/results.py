@@ -1,5 +1,6 @@
 """What a request gives: the picture or the words, and everything needed to get the same again."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +27,11 @@ class ImageResult:
     trace: Trace | None = None
 
     def save(self, path: str | Path) -> Path:
-        """Write a picture file; a PNG carries the recipe. Raises RequestError when it cannot be written."""
+        """Write a picture file; a PNG carries recipe and codes. Raises OutputError when it cannot be written."""
         target = Path(path)
         check_target(target, SUFFIXES)
-        write_atomic(target, encode(self.image, target.suffix, self.recipe.texts()))
+        texts = self.recipe.texts() | {"codes": json.dumps(self.codes.tolist())}
+        write_atomic(target, encode(self.image, target.suffix, texts))
         return target
 
 

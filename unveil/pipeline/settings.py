@@ -215,6 +215,11 @@ def checked_seed(seed: int | None) -> int:
     return secrets.randbelow(2**32) if seed is None else _whole("the seed", seed, 0, _MAX_SEED)
 
 
+def checked_length(length: int) -> int:
+    """The tokens of a blank. Raises RequestError for a number that cannot be."""
+    return _whole("the length of a blank", length, 1, 1000)
+
+
 def _known(options: Mapping[str, object], names: Collection[str]) -> None:
     """Raise TypeError, as Python does, for an option that does not exist."""
     unknown = [name for name in options if name not in names]

@@ -1,18 +1,21 @@
 """Stories: words and pictures in turn, each picture rendered as soon as its codes are there."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from unveil.metadata import Recipe
 from unveil.pipeline.draw import render_codes, shower, spoken
 from unveil.pipeline.inputs import check_room, engine_of
+from unveil.pipeline.results import ImageResult, Page, StoryResult
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
 from unveil.sampling import Limits, Picture, StoryGuidance, Words, interleave
 from unveil.sampling.step import StepEvent
 from unveil.shapes import Int, Tensor
-from unveil.trace import Stage, picture_stage, word_stage
+from unveil.trace import Stage, Trace, picture_stage, word_stage
 from unveil.trace.record import runs
 from unveil.vocab.prompt import Prompts
 from unveil.weights.read import Parts
@@ -25,6 +28,21 @@ class Frame:
     text: str
     codes: Int[Tensor, "h w"] | None
     image: Image.Image | None
+
+
+def told(
+    parts: Parts, prompt: str, recipe: Recipe, settings: PictureSettings, words: TextSettings, watch: Watch
+) -> StoryResult:
+    """A whole story; `recipe` is that of its pictures, but for their numbers."""
+    start = time.perf_counter()
+    frames, stages = tell(parts, prompt, Streams.of(recipe.seed), settings, words, watch)
+    seconds, pages = time.perf_counter() - start, list[Page]()
+    for number, frame in enumerate(frames):
+        image = None
+        if frame.image is not None and frame.codes is not None:
+            image = ImageResult(frame.image, frame.codes, recipe.seed, replace(recipe, number=number), seconds)
+        pages.append(Page(frame.text, image))
+    return StoryResult(tuple(pages), recipe.seed, seconds, Trace(prompt, stages) if watch.keep else None)
 
 
 def tell(
@@ -47,7 +65,7 @@ def tell(
         text=words.policy(block),
         picture=settings.policy(block),
         generators=[streams.tokens],
-        on_step=watch.tokens("tell", context - len(prefix)),
+        on_step=watch.filling("tell", context - len(prefix)),
     ):
         match part:
             case Words(ids):

@@ -1,40 +1,44 @@
 """`Uni`: the whole model for one user. The single forms tell everything; the batched ones are for evaluation."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, Unpack
+from typing import Self, TypeVar, Unpack
 
 import torch
 from PIL import Image
 
 from unveil.errors import RequestError, WeightsError
 from unveil.metadata import Recipe
-from unveil.model.image_tokenizer.retrieval import CONTEXT, Retrieval
-from unveil.pictures import PictureInput
-from unveil.pipeline.draw import Drawn, draw, edited, planned, prompted, render_codes, write
+from unveil.pictures import PictureInput, load_picture
+from unveil.pipeline.draw import render_codes
+from unveil.pipeline.find import similarity
+from unveil.pipeline.images import edit, generate, recipe_of
 from unveil.pipeline.inputs import checked_text, device_of, tokenize
+from unveil.pipeline.pins import (
+    CodesInput,
+    MaskInput,
+    Pins,
+    check_codes,
+    earlier_codes,
+    keep_codes,
+    keep_outside,
+    of_size,
+)
 from unveil.pipeline.place import choose_device, choose_dtype, model_directory, open_directory
-from unveil.pipeline.results import ImageResult, Page, StoryResult, TextResult
+from unveil.pipeline.preview import Preview, code_colors, preview
+from unveil.pipeline.results import ImageResult, StoryResult, TextResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
-from unveil.pipeline.story import tell
-from unveil.pipeline.watch import Heard, Watch, silent
-from unveil.scenes.describe import DESCRIBE
-from unveil.shapes import Float, Int, Tensor
-from unveil.trace import Stage, Trace
-from unveil.vocab.prompt import Prompts, Turn
+from unveil.pipeline.story import told
+from unveil.pipeline.stream import stream, words_so_far
+from unveil.pipeline.watch import Heard, Moment, Seen, Watch, silent
+from unveil.pipeline.words import Message, answer, converse, fill_in
+from unveil.shapes import Float, Int, Tensor, UInt8
 from unveil.weights.official_config import DecoderKind
 from unveil.weights.read import Parts
 
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a chat; its pictures come before its text."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    images: tuple[PictureInput, ...] = ()
+R = TypeVar("R")
 
 
 class Uni:
@@ -44,9 +48,10 @@ class Uni:
     progress: (what is going on, how much is done, of how much).
     """
 
-    def __init__(self, parts: Parts, heard: Heard = silent) -> None:
+    def __init__(self, parts: Parts, heard: Heard = silent, seen: Seen | None = None) -> None:
         self.parts = parts
         self.heard = heard
+        self.seen = seen
 
     @classmethod
     def load(
@@ -77,17 +82,31 @@ class Uni:
         *,
         seed: int | None = None,
         thinking: bool = False,
+        codes: CodesInput | None = None,
+        keep: MaskInput | None = None,
+        vary: MaskInput | None = None,
+        at: tuple[int, int] | None = None,
         trace: bool = False,
         **options: Unpack[PictureOptions],
     ) -> ImageResult:
         """A picture of what the prompt says.
 
-        With `thinking` the model writes a plan in words first. Options: num_inference_steps, guidance_scale, height,
-        width, solver_steps, decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError,
-        and GenerationError when a plan comes to no picture.
+        With `thinking` the model writes a plan in words first. With `codes` of an earlier result, those that `keep`
+        marks, or that `vary` does not mark, stay exactly as they are; in a larger picture all of them, placed at
+        (row, column) `at`. Options: num_inference_steps, guidance_scale, height, width, solver_steps,
+        decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError, WeightsError for
+        codes of other weights, and GenerationError when a plan comes to no picture.
         """
-        settings = PictureSettings.of(self.parts.config, self.parts.layout, options, thinking=thinking)
-        return self._generate([prompt], [seed], settings, trace)[0]
+        config, layout = self.parts.config, self.parts.layout
+        if codes is None:
+            if keep is not None or vary is not None or at is not None:
+                raise RequestError("keep, vary and at say what to do with an earlier picture; give its codes as well")
+            settings = PictureSettings.of(config, layout, options, thinking=thinking)
+            return generate(self.parts, [prompt], [seed], settings, self._watch(trace))[0]
+        old = earlier_codes(codes, self.weights, layout)
+        settings = PictureSettings.of(config, layout, of_size(options, old, config), thinking=thinking)
+        pins = keep_codes(old, settings.grid, keep=keep, vary=vary, at=at)
+        return generate(self.parts, [prompt], [seed], settings, self._watch(trace), [pins])[0]
 
     def generate_images(
         self,
@@ -99,7 +118,7 @@ class Uni:
     ) -> list[Image.Image]:
         """A picture of each prompt, each with its own seed: what `generate_image` gives, faster."""
         settings = PictureSettings.of(self.parts.config, self.parts.layout, options, thinking=thinking)
-        return [result.image for result in self._generate(prompts, seeds, settings, False)]
+        return [result.image for result in generate(self.parts, prompts, seeds, settings, self._watch())]
 
     def edit_image(
         self,
@@ -107,11 +126,18 @@ class Uni:
         instruction: str,
         *,
         seed: int | None = None,
+        mask: MaskInput | None = None,
         trace: bool = False,
         **options: Unpack[PictureOptions],
     ) -> ImageResult:
-        """The picture, changed as the instruction says. Options as for `generate_image`, and image_guidance_scale."""
-        return self._edit(tokenize(self.parts, [image]), [instruction], [seed], self._edit_settings(options), trace)[0]
+        """The picture, changed as the instruction says; with a mask only where that is white, all other codes stay.
+
+        Options as for `generate_image`, and image_guidance_scale.
+        """
+        picture, settings = load_picture(image), self._edit_settings(options)
+        codes = tokenize(self.parts, [picture])
+        pins = None if mask is None else keep_outside(codes[0], mask, picture, self.parts.config)
+        return edit(self.parts, codes, [instruction], [seed], settings, self._watch(trace), [pins])[0]
 
     def edit_images(
         self,
@@ -121,7 +147,8 @@ class Uni:
         **options: Unpack[PictureOptions],
     ) -> list[Image.Image]:
         """Each picture changed as its instruction says, each with its own seed."""
-        results = self._edit(tokenize(self.parts, pictures), instructions, seeds, self._edit_settings(options), False)
+        codes, settings = tokenize(self.parts, pictures), self._edit_settings(options)
+        results = edit(self.parts, codes, instructions, seeds, settings, self._watch())
         return [result.image for result in results]
 
     def understand_image(
@@ -129,16 +156,18 @@ class Uni:
         image: PictureInput,
         question: str = "",
         *,
+        choices: Sequence[str] = (),
         seed: int | None = None,
         trace: bool = False,
         **options: Unpack[TextOptions],
     ) -> TextResult:
-        """The answer to a question about a picture; without a question, a description.
+        """The answer to a question about a picture; without a question, a description; with `choices`, one of these.
 
         Options: num_inference_steps, temperature, top_k, top_p, threshold, max_tokens.
         """
-        settings = TextSettings.of(self.parts.config, options)
-        return self._answer(tokenize(self.parts, [image]), [question], [seed], settings, trace)[0]
+        settings, watch = TextSettings.of(self.parts.config, options), self._watch(trace)
+        codes, seeds = tokenize(self.parts, [image]), [checked_seed(seed)]
+        return answer(self.parts, codes, [question], seeds, settings, watch, choices)[0]
 
     def answer(
         self, pictures: Sequence[PictureInput], questions: Sequence[str], **options: Unpack[TextOptions]
@@ -146,7 +175,8 @@ class Uni:
         """The answer to the question about each picture; item i has seed i."""
         settings = TextSettings.of(self.parts.config, options)
         codes = tokenize(self.parts, pictures)
-        return [a.text for a in self._answer(codes, questions, range(len(questions)), settings, False)]
+        watch = self._watch()
+        return [a.text for a in answer(self.parts, codes, questions, range(len(questions)), settings, watch)]
 
     def generate_interleaved(
         self,
@@ -172,35 +202,66 @@ class Uni:
 
         Raises PromptError when there is no turn or the last one is empty.
         """
-        checked_text(turns[-1].text if turns else "", "message")
-        start, seed, parts = time.perf_counter(), checked_seed(seed), self.parts
-        said = [
-            Turn(t.role, checked_text(t.text, "message"), tuple(tokenize(parts, t.images)) if t.images else ())
-            for t in turns
-        ]
-        settings = TextSettings.of(parts.config, options)
-        prefix = Prompts(parts.text, parts.layout).chat(said)
-        watch = Watch(self.heard, trace)
-        written = write(parts, [prefix], [Streams.of(seed)], settings, watch, "conversation")[0]
-        shown = Trace(turns[-1].text, written.stages) if trace else None
-        return TextResult(self._words(written.tokens), seed, time.perf_counter() - start, shown)
+        settings = TextSettings.of(self.parts.config, options)
+        return converse(self.parts, turns, checked_seed(seed), settings, self._watch(trace))
+
+    def infill(
+        self,
+        text: str,
+        *,
+        image: PictureInput | None = None,
+        length: int = 1,
+        seed: int | None = None,
+        trace: bool = False,
+        **options: Unpack[TextOptions],
+    ) -> TextResult:
+        """The text with words in its blanks: "The ___ is red."; everything else stays exactly.
+
+        A blank is three or more underscores and gets `length` tokens. With an image the text describes that: so the
+        tiny model has learned to write; without one it guesses. Options as for `understand_image`, but max_tokens.
+        """
+        if options.get("max_tokens") is not None:
+            raise RequestError("an infilled text is as long as its blanks; give their length instead of max_tokens")
+        settings, watch = TextSettings.of(self.parts.config, options), self._watch(trace)
+        return fill_in(self.parts, text, image, length, checked_seed(seed), settings, watch)
+
+    def stream(self, ask: Callable[["Uni"], R]) -> Generator[Moment | R, None, None]:
+        """Any one request while it is made: its canvas after every denoise step, then its result.
+
+        `uni.stream(lambda uni: uni.chat(turns))`. Who breaks off the loop stops the request. Stories show no canvas.
+        """
+        return stream(lambda seen: ask(type(self)(self.parts, self.heard, seen)))
+
+    def stream_text(self, ask: Callable[["Uni"], TextResult]) -> Iterator[str]:
+        """The words of a request as soon as they can no longer change; joined they are its text."""
+        return words_so_far(self.stream(ask), self.parts)
+
+    def stream_image(self, ask: Callable[["Uni"], ImageResult]) -> Iterator[Preview | ImageResult]:
+        """A picture on its way as patches of color, after every denoise step, then the result.
+
+        `render(preview.guess)` makes real pixels of a preview.
+        """
+        colors, scale = self.code_colors, self.parts.config.picture_scale
+        with closing(self.stream(ask)) as parts:
+            for part in parts:
+                if not isinstance(part, Moment):
+                    yield part
+                elif part.grid is not None:
+                    yield preview(part, colors, self.parts.layout, scale)
+
+    @cached_property
+    def code_colors(self) -> UInt8[Tensor, "codes 3"]:
+        """The mean color of each code, for previews; computed when it is first asked for, in seconds."""
+        return code_colors(self.parts)
 
     def retrieve(self, images: Sequence[PictureInput], text: str) -> list[tuple[int, float]]:
         """(index, likeness) of every picture, the one that fits the text best first; likeness lies in -1..1."""
         scores = self.similarity(images, [checked_text(text, "text")])[0].tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
 
-    @torch.inference_mode()
     def similarity(self, pictures: Sequence[PictureInput], texts: Sequence[str]) -> Float[Tensor, "T P"]:
         """How well each text fits each picture. Raises WeightsError when the model has no retrieval part."""
-        heads = self.parts.retrieval
-        if not isinstance(heads, Retrieval):
-            raise WeightsError("this model has no retrieval.safetensors; train it with recipes/tiny/retrieval.yaml")
-        codes = tokenize(self.parts, pictures).to(self.device)
-        shown = heads.embed_pictures(self.parts.image_tokenizer.quantizer.lookup(codes))
-        ids = [torch.tensor([self.parts.text.encode(t)[:CONTEXT]], device=self.device) for t in texts]
-        said = torch.cat([heads.embed_texts(row) for row in ids])
-        return (said @ shown.T).float().cpu()
+        return similarity(self.parts, pictures, texts)
 
     def tokenize(self, image: PictureInput) -> Int[Tensor, "h w"]:
         """The codes of a picture."""
@@ -210,53 +271,37 @@ class Uni:
         self, codes: Int[Tensor, "h w"], *, seed: int | None = None, **options: Unpack[PictureOptions]
     ) -> Image.Image:
         """The picture of a grid of codes."""
-        highest = self.parts.layout.codes - 1
-        if codes.ndim != 2 or codes.numel() == 0 or int(codes.min()) < 0 or int(codes.max()) > highest:
-            raise RequestError(f"codes must be a grid (rows, columns) of numbers from 0 to {highest}")
+        codes = check_codes(codes, self.parts.layout)
         settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
         noise = Streams.of(checked_seed(seed)).noise
-        return render_codes(self.parts, codes[None], [noise], settings, Watch(self.heard))[0]
+        return render_codes(self.parts, codes[None], [noise], settings, self._watch())[0]
 
     def reconstruct(self, pictures: Sequence[PictureInput], seeds: Sequence[int]) -> list[Image.Image]:
         """Each picture through tokenizer and decoder: the best that drawing could give."""
         settings = PictureSettings.of(self.parts.config, self.parts.layout, {})
         noise = [Streams.of(checked_seed(seed)).noise for seed in seeds]
-        return render_codes(self.parts, tokenize(self.parts, pictures), noise, settings, Watch(self.heard))
+        return render_codes(self.parts, tokenize(self.parts, pictures), noise, settings, self._watch())
 
     def replay(self, recipe: Recipe) -> ImageResult:
         """The picture that a recipe made. Raises WeightsError when it was made with other weights."""
         if recipe.weights != self.weights:
             theirs = f"the picture was made with weights {recipe.weights}"
             raise WeightsError(f"{theirs}, these are {self.weights}; give the model it was made with")
-        settings = PictureSettings.from_plain(recipe.settings, self.parts.config, self.parts.layout)
+        layout = self.parts.layout
+        settings = PictureSettings.from_plain(recipe.settings, self.parts.config, layout)
+        pins = [None if recipe.pinned is None else Pins.from_plain(recipe.pinned, settings.grid, layout)]
         if recipe.task == "edit":
             codes = torch.tensor(recipe.source)[None]
             if tuple(codes.shape[1:]) != settings.grid:
                 raise RequestError("the picture's recipe was changed: its source has another size")
-            return self._edit(codes, [recipe.prompt], [recipe.seed], settings, False)[0]
+            return edit(self.parts, codes, [recipe.prompt], [recipe.seed], settings, self._watch(), pins)[0]
         if recipe.task == "generate":
-            return self._generate([recipe.prompt], [recipe.seed], settings, False)[0]
+            return generate(self.parts, [recipe.prompt], [recipe.seed], settings, self._watch(), pins)[0]
         images = [page.image for page in self._tell(recipe.prompt, recipe.seed, settings, False).pages]
         made = [image for image in images if image is not None and image.recipe.number == recipe.number]
         if not made:
             raise RequestError(f"the story has no picture number {recipe.number}; its recipe was changed")
         return made[0]
-
-    def _generate(
-        self, prompts: Sequence[str], seeds: Sequence[int | None], settings: PictureSettings, trace: bool
-    ) -> list[ImageResult]:
-        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
-        said = [checked_text(prompt, "prompt") for prompt in prompts]
-        self.parts.require("code_embedding", "decoder", "vae")
-        streams, watch = [Streams.of(seed) for seed in chosen], Watch(self.heard, trace)
-        if settings.thinking:
-            words = settings.words(self.parts.config, self.parts.config.sampling.thinking_tokens)
-            drawings = planned(self.parts, said, streams, settings, words, watch)
-        else:
-            drawings = prompted(self.parts, said, settings)
-        drawn = draw(self.parts, drawings, streams, settings, settings.simple_guidance, watch)
-        recipes = [self._recipe("generate", p, s, settings) for p, s in zip(said, chosen, strict=True)]
-        return _results(recipes, drawn, start, trace)
 
     def _edit_settings(self, options: PictureOptions) -> PictureSettings:
         """Edits keep the picture's grid and follow their instruction more closely."""
@@ -265,73 +310,11 @@ class Uni:
         strength = self.parts.config.sampling.edit_text_guidance
         return PictureSettings.of(self.parts.config, self.parts.layout, options, guidance=strength)
 
-    def _edit(
-        self,
-        sources: Int[Tensor, "B h w"],
-        instructions: Sequence[str],
-        seeds: Sequence[int | None],
-        settings: PictureSettings,
-        trace: bool,
-    ) -> list[ImageResult]:
-        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
-        said, watch = [checked_text(text, "instruction") for text in instructions], Watch(self.heard, trace)
-        drawings = edited(self.parts, sources, said, settings)
-        streams = [Streams.of(seed) for seed in chosen]
-        drawn = draw(self.parts, drawings, streams, settings, settings.edit_guidance, watch)
-        recipes = [
-            replace(self._recipe("edit", text, seed, settings), source=codes.tolist())
-            for text, seed, codes in zip(said, chosen, sources, strict=True)
-        ]
-        return _results(recipes, drawn, start, trace)
-
-    def _answer(
-        self,
-        pictures: Int[Tensor, "B h w"],
-        questions: Sequence[str],
-        seeds: Sequence[int | None],
-        settings: TextSettings,
-        trace: bool,
-    ) -> list[TextResult]:
-        start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
-        asked = [checked_text(question, "question") if question.strip() else DESCRIBE for question in questions]
-        say, watch = Prompts(self.parts.text, self.parts.layout), Watch(self.heard, trace)
-        prefixes = [say.understand(codes, text) for codes, text in zip(pictures, asked, strict=True)]
-        written = write(self.parts, prefixes, [Streams.of(s) for s in chosen], settings, watch, "question")
-        seconds = time.perf_counter() - start
-        return [
-            TextResult(self._words(w.tokens), seed, seconds, Trace(text, w.stages) if trace else None)
-            for w, seed, text in zip(written, chosen, asked, strict=True)
-        ]
-
     def _tell(self, prompt: str, seed: int, settings: PictureSettings, trace: bool) -> StoryResult:
-        start, said = time.perf_counter(), checked_text(prompt, "prompt")
-        watch = Watch(self.heard, trace)
+        said = checked_text(prompt, "prompt")
+        recipe = recipe_of(self.parts, "interleave", said, seed, settings)
         words = settings.words(self.parts.config, self.parts.config.sampling.text_tokens)
-        frames, stages = tell(self.parts, said, Streams.of(seed), settings, words, watch)
-        seconds, recipe = time.perf_counter() - start, self._recipe("interleave", said, seed, settings)
-        pages = []
-        for number, frame in enumerate(frames):
-            image = None
-            if frame.image is not None and frame.codes is not None:
-                image = ImageResult(frame.image, frame.codes, seed, replace(recipe, number=number), seconds)
-            pages.append(Page(frame.text, image))
-        return StoryResult(tuple(pages), seed, seconds, Trace(said, stages) if trace else None)
+        return told(self.parts, said, recipe, settings, words, self._watch(trace))
 
-    def _recipe(self, task: str, prompt: str, seed: int, settings: PictureSettings) -> Recipe:
-        return Recipe(task, prompt, seed, settings.plain(), self.weights)
-
-    def _words(self, tokens: list[int]) -> str:
-        return self.parts.text.decode(tokens).strip()
-
-
-def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, trace: bool) -> list[ImageResult]:
-    """Results of one batch; each says how long the whole batch took."""
-    seconds = time.perf_counter() - start
-
-    def shown(recipe: Recipe, stages: tuple[Stage, ...]) -> Trace | None:
-        return Trace(recipe.prompt, stages) if trace else None
-
-    return [
-        ImageResult(d.image, d.codes, r.seed, r, seconds, d.plan, shown(r, d.stages))
-        for r, d in zip(recipes, drawn, strict=True)
-    ]
+    def _watch(self, trace: bool = False) -> Watch:
+        return Watch(self.heard, trace, self.seen)

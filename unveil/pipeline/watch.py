@@ -1,4 +1,4 @@
-"""Looking on while a request runs: progress for whoever waits, events for a trace."""
+"""Looking on while a request runs: progress for whoever waits, events for a trace, the canvas for whoever shows it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,19 @@ from unveil.shapes import Tensor
 
 Heard = Callable[[str, int, int], None]
 """Called with (what is going on, how much of it is done, how much there is)."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The canvas of a request's first row after one denoise step: its tokens so far, in order."""
+
+    what: str  # draw, think, write, or fill for blanks
+    tokens: tuple[int, ...]  # MASK where nothing was chosen yet
+    grid: tuple[int, int] | None = None  # of a picture
+
+
+Seen = Callable[[Moment], None]
+"""Called after every denoise step."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -20,10 +33,29 @@ class Watch:
 
     heard: Heard = silent
     keep: bool = False
+    seen: Seen | None = None
     events: list[StepEvent] = field(default_factory=list)
 
-    def tokens(self, what: str, total: int) -> Callable[[StepEvent], None]:
-        """A listener for one call of the sampling loop, with `total` positions to fill at most."""
+    def tokens(
+        self, what: str, start: Sequence[Sequence[int]], mask: int, grid: tuple[int, int] | None = None
+    ) -> Callable[[StepEvent], None]:
+        """A listener for one call of the sampling loop that fills the MASK in `start`, one canvas for each row."""
+        line, total = list(start[0]), sum(row.count(mask) for row in start)
+        on_step = self.filling(what, total)
+
+        def on_canvas(event: StepEvent) -> None:
+            on_step(event)
+            if self.seen is not None:
+                skip = max(event.prefix - event.start, 0)
+                first = event.start + skip - event.prefix
+                ids = event.ids[0, skip : skip + len(line) - first].tolist()
+                line[first : first + len(ids)] = ids
+                self.seen(Moment(what, tuple(line), grid))
+
+        return on_canvas
+
+    def filling(self, what: str, total: int) -> Callable[[StepEvent], None]:
+        """A listener for one or more calls of the sampling loop, with `total` positions to fill at most."""
         self.events = []
         done = 0
 

@@ -1,4 +1,7 @@
-"""The canvas: a fixed prefix, then positions that hold MASK until a token is committed; seen through branches."""
+"""The canvas: a fixed prefix, then positions that hold MASK until a token is committed; seen through branches.
+
+Some of these positions may be pinned: they hold their token from the start, and nothing is ever written there.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -57,6 +60,8 @@ class Task:
     guidance: Guidance = field(default_factory=Guidance)
     whole_blocks: bool = True  # the last block is filled to its end; else the line ends with the budget
     crop_branches: bool = True  # a longer branch keeps its last ids, as officially; else the prompt is padded to it
+    choices: Sequence[Sequence[int]] = ()  # the only texts that a row may become, each with its stop id; none: any text
+    given: Sequence[Sequence[int]] = ()  # what is pinned: `tokens` ids for each prompt, MASK where one is to be chosen
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -69,11 +74,19 @@ class Task:
             raise RequestError(f"this guidance needs {max(self.guidance.used)} branches, got {len(self.branches)}")
         if any(len(branch) != len(self.prompts) for branch in self.branches):
             raise RequestError("every guidance branch needs one prefix for each prompt")
+        if any(len(choice) > self.tokens for choice in self.choices):
+            longest = max(len(choice) for choice in self.choices)
+            raise RequestError(f"a choice has {longest} tokens, {self.tokens} may be written; shorten it or allow more")
+        if self.given and (len(self.given) != len(self.prompts) or {len(row) for row in self.given} != {self.tokens}):
+            raise RequestError(
+                f"what is given must be {self.tokens} tokens for each of the {len(self.prompts)} prompts"
+            )
 
     def rows(self) -> Iterator["Task"]:
         """One task for each prompt."""
         for i, prompt in enumerate(self.prompts):
-            yield replace(self, prompts=[prompt], branches=[[branch[i]] for branch in self.branches])
+            given = [self.given[i]] if self.given else ()
+            yield replace(self, prompts=[prompt], branches=[[branch[i]] for branch in self.branches], given=given)
 
 
 @dataclass(frozen=True)
@@ -86,9 +99,10 @@ class Canvas:
 
         block 4, P = 6     0 1 2 3 | 4 5 _ _ | _ _ _ _      prompt of 6, then MASK
         other branch       . . . 0 | 1 2 _ _ | _ _ _ _      prefix of 3; . = pad
+        some are given     0 1 2 3 | 4 5 a b | _ c _ _      a, b, c are pinned: the second block has nothing to fill
     """
 
-    ids: Int[Tensor, "B L"]  # the only thing that changes: MASK becomes a token, once
+    ids: Int[Tensor, "B L"]  # the only thing that changes: MASK becomes a token, once; what is pinned never was MASK
     prefixes: Int[Tensor, "R B P"]
     pads: Int[Tensor, "R B"]
     block_size: int
@@ -138,7 +152,7 @@ class Canvas:
 
 
 def open_canvas(task: Task, layout: Layout, block_size: int, device: torch.device) -> Canvas:
-    """The prompts and the branches that count, followed by MASK for the budget, as a rule in whole blocks."""
+    """The prompts and the branches that count, then the budget: MASK or what is given, as a rule in whole blocks."""
     if not task.allowed.mask and any(layout.mask in prompt for prompt in task.prompts):
         raise PromptError("the prompt holds the MASK token, which only the canvas may hold")
     used = [task.prompts, *(task.branches[i - 1] for i in task.guidance.used[1:])]
@@ -153,6 +167,8 @@ def open_canvas(task: Task, layout: Layout, block_size: int, device: torch.devic
         length = -(-length // block_size) * block_size
     ids = torch.full((len(task.prompts), length), layout.mask, dtype=torch.long, device=device)
     ids[:, :prefix] = prefixes[0]
+    if task.given:
+        ids[:, prefix : prefix + task.tokens] = torch.tensor(task.given, device=device)
     return Canvas(ids, prefixes, torch.tensor(pads, device=device).view(len(used), -1), block_size, layout.mask)
 
 

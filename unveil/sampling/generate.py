@@ -34,17 +34,22 @@ def generate_text(
     tokens: int,
     policy: Policy,
     stop: Stop | None = None,
+    choices: Sequence[Sequence[int]] = (),
+    given: Sequence[Sequence[int]] = (),
+    allowed: Allowed | None = None,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
 ) -> list[list[int]]:
     """Up to `tokens` new ids after each prompt, its stop id included; stops at end of sequence unless told otherwise.
 
     Also the answer to a question about a picture: the picture is part of the prompt. Where a begin-of-image stops it,
-    codes may be chosen too, since the positions behind it in its block belong to the picture.
+    codes may be chosen too, since the positions behind it in its block belong to the picture. With `choices`, each with
+    its stop id, every row becomes one of them. What is given (`tokens` ids, MASK where one is to be written) stays.
     """
     stop = Stop((layout.pad,)) if stop is None else stop
     allow = Allowed.mixed if layout.boi in stop.ids else Allowed.text
-    task = Task(prompts, tokens, allow(layout, policy.official), stop)
+    allowed = allow(layout, policy.official) if allowed is None else allowed
+    task = Task(prompts, tokens, allowed, stop, choices=choices, given=given)
     return filler.unmask(task, policy, generators=generators, on_step=on_step)
 
 
@@ -58,13 +63,15 @@ def generate_codes(
     branches: Sequence[Sequence[Sequence[int]]] = (),
     guidance: Guidance = UNGUIDED,
     crop_branches: bool = True,
+    given: Sequence[Sequence[int]] = (),
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
 ) -> Int[Tensor, "B h w"]:
     """The codes of one picture of `grid` = (rows, columns) per prompt, on the CPU; 0 = first code of the book.
 
     The prompts end with a header that announces this grid. `branches` are the prefixes of the other guidance
-    branches, in the order of the guidance's weights: unconditional, or no text and no image for an edit.
+    branches, in the order of the guidance's weights: unconditional, or no text and no image for an edit. Codes that
+    are given (as tokens, MASK where one is to be drawn) come out as they are.
     """
     h, w = grid
     if h < 1 or w < 1:
@@ -78,6 +85,7 @@ def generate_codes(
         guidance=guidance,
         whole_blocks=policy.whole_blocks,
         crop_branches=crop_branches,
+        given=given,
     )
     rows = filler.unmask(task, policy, generators=generators, on_step=on_step)
     return torch.tensor(rows).view(-1, h, w) - layout.image_offset

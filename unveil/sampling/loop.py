@@ -10,7 +10,7 @@ from unveil.errors import GenerationError, RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Task, open_canvas
 from unveil.sampling.chance import canvas_keys
 from unveil.sampling.sprint import share_of_rest
-from unveil.sampling.step import Cache, Job, OnStep, Policy, denoise
+from unveil.sampling.step import Cache, Job, OnStep, Policy, check_choices, denoise
 from unveil.sampling.stop import first
 from unveil.shapes import Bool, Tensor
 from unveil.vocab.layout import Layout
@@ -77,6 +77,7 @@ def fill(
     """The canvas as `unmask` leaves it, before the rows are cut out of it."""
     if policy.draws and len(generators) != len(task.prompts):
         raise RequestError("temperature above 0 needs one random generator for each prompt")
+    check_choices(task, policy)
     keys = canvas_keys(generators) if policy.counts else ()
     job = Job(denoiser, task, policy, generators, on_step, layout.image_offset, keys)
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
@@ -100,6 +101,8 @@ def fill_block(
         rows = (masked.any(-1) & ~ended).nonzero().squeeze(-1)  # the only time a step waits for the device
         if len(rows) == 0:
             break
+        if step == 0 and not torch.isin(rows, cache.rows).all():
+            cache = Cache(None, 0, rows)  # a row that had nothing to fill in an earlier block takes part again
         rest = None if sprint is None else share_of_rest(masked[rows].sum(-1), len(schedule) - step, sprint.least)
         old = stop.places(canvas.ids[:, start:end])
         cache = denoise(job, canvas, rows, cache, block, step, share if rest is None else rest)

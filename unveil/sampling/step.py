@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from unveil.diffusion.guidance import guide
+from unveil.errors import RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
 from unveil.sampling.chance import step_numbers
+from unveil.sampling.choices import choose_among
 from unveil.sampling.commit import Quota, commit_confident
 from unveil.sampling.draw import Draw, draw, draw_at, hide
 from unveil.sampling.sprint import Sprint, candidates, importance, kept_count, kept_places
@@ -46,6 +48,12 @@ class Policy:
     def counts(self) -> bool:
         """Whether they come by counter; the official code and SPRINT draw one after the other."""
         return self.draw.temperature > 0 and self.sprint is None and not self.official
+
+
+def check_choices(task: Task, policy: Policy) -> None:
+    """Raise RequestError unless the policy can choose among the task's choices, if it has any."""
+    if task.choices and (policy.draws or policy.sprint is not None):
+        raise RequestError("choices are compared, not drawn; leave out the temperature (and SPRINT)")
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,11 @@ def choose(
         tokens, score, confidence = candidates(guided, masked, policy.sprint.score, policy.draw.temperature, generators)
         return tokens, confidence, score
     tokens, confidence = draw(guided, policy.draw, generators)
+    if job.task.choices:
+        end = canvas.bounds(at[0])[1]
+        new, line = min(end - canvas.prefix, masked.shape[1]), canvas.ids[rows, canvas.prefix : end]
+        among_them = choose_among(job.task.choices, line, canvas.mask, tokens[:, -new:], guided[:, -new:].softmax(-1))
+        tokens[:, -new:], confidence[:, -new:] = among_them
     return tokens, confidence, confidence
 
 

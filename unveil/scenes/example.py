@@ -64,7 +64,12 @@ _TWO_OR_MORE = ("relation", "comparison", "swap", "all", "remove")
 
 def example(task: str, index: int, split: str) -> Example:
     """Item `index` of a task (see the module) in a split (see `SPLITS`): the same on every machine."""
-    return _TASKS[task](task, generator(split, task, index), SPLITS[split])
+    return draw_example(task, generator(split, task, index), split)
+
+
+def draw_example(task: str, rng: random.Random, split: str) -> Example:
+    """An item of a task in a split, whatever comes next from `rng`."""
+    return _TASKS[task](task, rng, SPLITS[split])
 
 
 def _scene(rng: random.Random, split: Split, at_least: int = 1, repeat: float = 0.25) -> Scene:

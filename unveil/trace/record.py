@@ -43,10 +43,11 @@ class Stage:
     labels: tuple[str, ...]  # the final token of each position as text; a picture's are numbers
     grid: tuple[int, int] | None = None  # of a picture
     picture: Image.Image | None = None  # what the codes were rendered to
+    start: tuple[Cell, ...] = ()  # the canvas before the first step; all masked if empty
 
     def moments(self) -> Iterator[list[Cell]]:
         """The whole canvas before the first step and after each."""
-        canvas = [Cell() for _ in self.labels]
+        canvas = list(self.start) or [Cell() for _ in self.labels]
         yield list(canvas)
         for step in self.steps:
             canvas = [replace(cell, fresh=False) for cell in canvas]
@@ -70,19 +71,26 @@ class Trace:
     stages: tuple[Stage, ...]
 
 
-def word_stage(events: Sequence[StepEvent], row: int, mask: int, length: int, show: Show) -> Stage:
-    """The stage of `length` written tokens of one row."""
-    steps = _steps(events, row, mask, length)
-    return Stage(steps, tuple(show(token) for token in _final(steps, length)))
+def word_stage(
+    events: Sequence[StepEvent], row: int, mask: int, length: int, show: Show, given: Sequence[int] = ()
+) -> Stage:
+    """The stage of `length` written tokens of one row; `given` is what its canvas held before, if not MASK alone."""
+    steps, start = _steps(events, row, mask, length), _start(given, mask)
+    return Stage(steps, tuple(show(token) for token in _final(steps, length, start)), start=start)
 
 
 def picture_stage(
-    events: Sequence[StepEvent], row: int, mask: int, grid: tuple[int, int], picture: Image.Image
+    events: Sequence[StepEvent],
+    row: int,
+    mask: int,
+    grid: tuple[int, int],
+    picture: Image.Image,
+    given: Sequence[int] = (),
 ) -> Stage:
-    """The stage of one picture's codes of one row."""
+    """The stage of one picture's codes of one row; `given` is what its canvas held before, if not MASK alone."""
     length = grid[0] * grid[1]
-    steps = _steps(events, row, mask, length)
-    return Stage(steps, tuple(str(token) for token in _final(steps, length)), grid, picture)
+    steps, start = _steps(events, row, mask, length), _start(given, mask)
+    return Stage(steps, tuple(str(token) for token in _final(steps, length, start)), grid, picture, start)
 
 
 def runs(events: Sequence[StepEvent]) -> list[list[StepEvent]]:
@@ -112,7 +120,12 @@ def _steps(events: Sequence[StepEvent], row: int, mask: int, length: int) -> tup
     return tuple(steps)
 
 
-def _final(steps: Sequence[Step], length: int) -> list[int]:
-    """The token that each position got in the end."""
-    tokens = {step.first + i: c.token for step in steps for i, c in enumerate(step.cells) if c.token is not None}
+def _start(given: Sequence[int], mask: int) -> tuple[Cell, ...]:
+    return tuple(Cell() if token == mask else Cell(token, 1.0) for token in given)
+
+
+def _final(steps: Sequence[Step], length: int, start: Sequence[Cell] = ()) -> list[int]:
+    """The token that each position got in the end, or had from the start."""
+    tokens = {i: cell.token for i, cell in enumerate(start) if cell.token is not None}
+    tokens |= {step.first + i: c.token for step in steps for i, c in enumerate(step.cells) if c.token is not None}
     return [tokens[i] for i in range(length)]

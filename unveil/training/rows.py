@@ -7,17 +7,27 @@ from types import MappingProxyType
 
 import torch
 
-from unveil.scenes.caption import caption
 from unveil.scenes.describe import DESCRIBE, describe
-from unveil.scenes.edit import edit as change_scene
+from unveil.scenes.example import Example, draw_example
 from unveil.scenes.plan import plan
 from unveil.scenes.question import ask
-from unveil.scenes.sample import generator, sample_scene
+from unveil.scenes.sample import crowded_scene, generator, sample_scene
 from unveil.scenes.scene import Scene
 from unveil.scenes.story import MAX_FRAMES, story
 from unveil.shapes import Int, Tensor
 from unveil.training.packing import Branch, Row
 from unveil.vocab.prompt import UNCONDITION, Prompts
+
+KEEP = (
+    "change nothing",
+    "no change",
+    "leave it",
+    "leave the picture as it is",
+    "keep all things and the background",
+    "do not change any of the things in the picture",
+    "the picture is right, keep all of it where it is and as it is",
+)
+"""Instructions of edits that change nothing."""
 
 Codes = Callable[[Scene], list[int]]
 """The codes of a scene's picture as token ids, row by row."""
@@ -32,6 +42,7 @@ class Source:
     block_size: int
     questions: int
     drop_prompt: float
+    planned: float  # share of pictures that are asked for by their layout plan
 
     def heard(self, text: str, rng: random.Random) -> str:
         """The prompt, or now and then the words that stand for its absence."""
@@ -64,40 +75,73 @@ class Draft:
     )
 
 
+def pictures_of(item: Example) -> list[Scene]:
+    """The scenes among what is right for an item."""
+    return [part for part in item.response if isinstance(part, Scene)]
+
+
 def generate(source: Source, rng: random.Random) -> Draft:
-    """Caption -> picture. Half of the scenes have one or two things: what people ask for first."""
-    scene = sample_scene(rng, rng.choice(((1, 1), (1, 2), (2, 2), (1, 4))))
-    prompt = source.heard(caption(scene, rng).text, rng)
-    return Draft([*source.prompts.generate(prompt, *source.grid)], [([], [scene])], False)
+    """Caption or layout plan -> picture. Most scenes have one or two things: what people ask for first.
+
+    A caption leaves open where a thing lies, so its words say little about any one code: a masked cell is mostly plain
+    background whatever they are. A plan tells every cell, and teaches which color goes with which thing much sooner.
+    """
+    planned = rng.random() < source.planned
+    asked = "think" if planned else rng.choice(("t2i_one", "t2i_two", "t2i_two", "generate", "generate"))
+    item = draw_example(asked, rng, "train")
+    (scene,) = pictures_of(item)
+    words = plan(scene) if planned else item.prompt
+    return Draft([*source.prompts.generate(source.heard(words, rng), *source.grid)], [([], [scene])], False)
 
 
 def understand(source: Source, rng: random.Random) -> Draft:
-    """Picture -> several questions, and sometimes the request for a description, each a branch."""
-    scene = sample_scene(rng)
+    """Picture -> several questions, and sometimes the request for a description, each a branch.
+
+    The first question chooses the scene, every family equally often; the others are of families that suit it. Few
+    scenes allow the families that relate two things, so every other question tries these first.
+    """
+    item = draw_example("question", rng, "train")
+    (scene,) = item.sources
     head, (end, *tail) = source.around(source.prompts.understand(source.blank, ""))
     encode = source.prompts.text.encode
-    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = []
-    for number in range(source.questions):
-        asked = ask(scene, rng) if number or rng.random() < 0.4 else None
-        words, answer = (asked.text, asked.answer) if asked else (DESCRIBE, describe(scene))
-        pairs.append(([*encode(words), *tail], [*encode(answer)]))
+    asked = [(item.prompt, str(item.response[0]))]
+    if rng.random() < 0.4:
+        asked.append((DESCRIBE, describe(scene)))
+    while len(asked) < source.questions:
+        rare = ask(scene, rng, rng.choice(("relation", "comparison"))) if rng.random() < 0.5 else None
+        question = rare or ask(scene, rng)
+        assert question is not None, "every scene has some question"
+        asked.append((question.text, question.answer))
+    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = [
+        ([*encode(words), *tail], [*encode(answer)]) for words, answer in asked[: source.questions]
+    ]
     return Draft([*head, scene, end], pairs, True)
 
 
 def edit(source: Source, rng: random.Random) -> Draft:
-    """Picture and instruction -> the edited picture."""
-    change = change_scene(sample_scene(rng), rng)
-    assert change is not None, "every scene has some edit"
-    head, tail = source.around(source.prompts.edit(source.blank, source.heard(change.instruction, rng)))
-    return Draft([*head, change.before, *tail], [([], [change.after])], False)
+    """Picture and instruction -> the edited picture; every family of edits equally often."""
+    item = draw_example("edit", rng, "train")
+    head, tail = source.around(source.prompts.edit(source.blank, source.heard(item.prompt, rng)))
+    return Draft([*head, *item.sources, *tail], [([], [*pictures_of(item)])], False)
+
+
+def copy(source: Source, rng: random.Random) -> Draft:
+    """Crowded picture and the wish to leave it alone -> the same picture.
+
+    An edit must look at the same place of its source. A picture full of things teaches that much faster than a few on
+    a plain background; the wishes differ in length, so the place is not always equally far away. No thing is named.
+    """
+    scene, wish = crowded_scene(rng), rng.choice((UNCONDITION, *KEEP))
+    head, tail = source.around(source.prompts.edit(source.blank, wish))
+    return Draft([*head, scene, *tail], [([], [scene])], False)
 
 
 def think(source: Source, rng: random.Random) -> Draft:
     """Caption -> plan in words -> picture, all of it the response."""
-    scene = sample_scene(rng)
-    prompt = source.prompts.think(source.heard(caption(scene, rng).text, rng))
-    words = source.prompts.text.encode(plan(scene))
-    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), scene])], False)
+    item = draw_example("think", rng, "train")
+    prompt = source.prompts.think(source.heard(item.prompt, rng))
+    words = source.prompts.text.encode(str(item.response[0]))
+    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), *pictures_of(item)])], False)
 
 
 def interleave(source: Source, rng: random.Random) -> Draft:
@@ -110,7 +154,14 @@ def interleave(source: Source, rng: random.Random) -> Draft:
 
 
 TASKS: Mapping[str, Callable[[Source, random.Random], Draft]] = MappingProxyType(
-    {"generate": generate, "understand": understand, "edit": edit, "think": think, "interleave": interleave}
+    {
+        "generate": generate,
+        "understand": understand,
+        "edit": edit,
+        "copy": copy,
+        "think": think,
+        "interleave": interleave,
+    }
 )
 
 

@@ -113,12 +113,13 @@ def check_grid(h: int, w: int, sizes: Collection[int]) -> None:
 def grid_of_pixels(height: int, width: int, scale: int, sizes: Collection[int]) -> Size:
     """(rows, columns) of codes of a rendered picture with `scale` pixels per code along a side.
 
-    Raises RequestError with the nearest possible pixel sizes; nothing is rounded silently.
+    Raises RequestError with the nearest possible sizes, in pixels and in codes; nothing is rounded silently.
     """
     for name, side in (("height", height), ("width", width)):
         if side % scale or side // scale not in sizes:
-            near = " or ".join(str(s) for s in _around(side, [s * scale for s in sizes]))
-            raise RequestError(f"a picture cannot be {side} pixels in {name}; nearest: {near}")
+            near = _around(side, [s * scale for s in sizes])
+            pixels, codes = (" or ".join(str(s // unit) for s in near) for unit in (1, scale))
+            raise RequestError(f"a picture cannot be {side} pixels in {name}; nearest: {pixels} ({codes} codes)")
     return height // scale, width // scale
 
 

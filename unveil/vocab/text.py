@@ -131,6 +131,11 @@ class Text:
         return found
 
     @property
+    def pieces(self) -> int:
+        """The id below which all are ordinary pieces: special tokens come after them."""
+        return min(i for token in control_tokens() if (i := self.find(token)) is not None)
+
+    @property
     def size(self) -> int:
         """How many ids the tokenizer itself knows (pieces and added tokens)."""
         return self.parsing.get_vocab_size()

@@ -9,6 +9,7 @@ from unveil.config import load_config
 from unveil.errors import WeightsError
 from unveil.vocab.layout import SPECIAL, Layout
 from unveil.vocab.text import Text
+from unveil.weights.fetch import read_source
 from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
 from unveil.weights.official import shards_of
 from unveil.weights.official_config import DECODER_DIRECTORIES
@@ -39,6 +40,7 @@ class Facts:
     vocabulary: int
     image_offset: int
     special: dict[str, int]  # special token -> id
+    source: dict[str, str] | None  # repository, revision and commit, when it was fetched
 
 
 def inspect(path: Path) -> Facts:
@@ -56,6 +58,7 @@ def inspect(path: Path) -> Facts:
         config = load_config(path / CONFIG_FILE)
         layout = Layout.of(config.vocab, Text.load(path / TOKENIZER_FILE))
         files = {part: [path / name] for part, name in PART_FILES.items()}
+    source = read_source(path)
     absent = tuple(part for part, found in files.items() if part != "backbone" and not found[0].exists())
     return Facts(
         path=str(path),
@@ -66,6 +69,7 @@ def inspect(path: Path) -> Facts:
         vocabulary=layout.size,
         image_offset=layout.image_offset,
         special={token: getattr(layout, field) for field, token in SPECIAL.items()},
+        source=None if source is None else source.model_dump(),
     )
 
 

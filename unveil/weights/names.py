@@ -1,13 +1,15 @@
 """Names on disk and names in memory: the release stores one tensor per expert, the model one stack per layer.
 
-    disk     model.layers.3.mlp.experts.17.up_proj.weight     (F, D)
-    memory   model.layers.3.mlp.experts.up_proj               (E, F, D)
+    release     model.layers.3.mlp.experts.17.up_proj.weight             (F, D)
+    memory      model.layers.3.mlp.experts.up_proj                       (E, F, D)
+    dFactory    as in memory
+    LLaDA-Image model.language_model.layers.3.mlp.experts.up_proj        (E, F, D); model.lm_head.weight
 
-Every other name is the same on both sides.
+Every other name of release and dFactory is the same as in memory.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +30,7 @@ CONFIG_FILE = "config.yaml"
 TOKENIZER_FILE = "tokenizer.json"
 
 _ON_DISK = re.compile(r"(.*\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
+_PREFIXES = {"model.": "model.language_model.", "lm_head.": "model.lm_head."}  # ours -> LLaDA-Image's
 _IN_MEMORY = re.compile(r"(.*\.experts)\.(gate_proj|up_proj|down_proj)")
 
 
@@ -38,11 +41,12 @@ class Place(NamedTuple):
     expert: int | None
 
 
-def place(official: str) -> Place:
-    """The place of an official name."""
-    found = _ON_DISK.fullmatch(official)
+def place(disk: str) -> Place:
+    """The place of a name on disk, in any of the spellings above."""
+    plain = next((ours + disk[len(theirs) :] for ours, theirs in _PREFIXES.items() if disk.startswith(theirs)), disk)
+    found = _ON_DISK.fullmatch(plain)
     if found is None:
-        return Place(official, None)
+        return Place(plain, None)
     return Place(f"{found[1]}.{found[3]}", int(found[2]))
 
 
@@ -61,6 +65,22 @@ def official_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int,
         for name, shape in shapes.items()
         for official in official_names(name, shape)
     }
+
+
+def disk_shapes(shapes: Mapping[str, Sequence[int]], listed: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """`official_shapes`, but each name in the spelling in which a directory lists it; the release's if it does not."""
+    out: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        released = official_names(name, shape)
+        spellings = [[spell(n) for n in names] for names in (released, [name]) for spell in (str, _prefixed)]
+        names = next((s for s in spellings if any(n in listed for n in s)), released)
+        out |= {n: tuple(shape) if place(n).expert is None else tuple(shape[1:]) for n in names}
+    return out
+
+
+def _prefixed(name: str) -> str:
+    """A name as LLaDA-Image spells it."""
+    return next((theirs + name[len(ours) :] for ours, theirs in _PREFIXES.items() if name.startswith(ours)), name)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

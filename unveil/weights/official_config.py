@@ -127,28 +127,33 @@ def official_model_config(directory: Path, text: Text, decoder: DecoderKind = "n
 def released_json(config: ModelConfig) -> dict[str, Json]:
     """The inverse, as far as the release's files go: their names and contents."""
 
-    def theirs(part: Config, keys: Mapping[str, str]) -> Json:
-        return {name: getattr(part, ours) for ours, name in keys.items()}
-
-    eye, decoder, vae = config.image_tokenizer, config.decoder, config.vae
+    eye = config.image_tokenizer
     kind: DecoderKind = "turbo" if config.sampling.solver == "turbo" else "normal"
-    depth = len(vae.block_channels)
     return {
-        "config.json": theirs(config.backbone, _BACKBONE) | theirs(config.vocab, _VOCAB) | _BACKBONE_ONLY,
+        "config.json": _theirs(config.backbone, _BACKBONE) | _theirs(config.vocab, _VOCAB) | _BACKBONE_ONLY,
         "image_tokenizer/config.json": {
-            "vision_config": theirs(eye, _VISION)
+            "vision_config": _theirs(eye, _VISION)
             | _VISION_ONLY
             | {"image_size": eye.position_grid * eye.patch_size, "layer_norm_eps": eye.norm_eps},
-            "vq_config": theirs(eye, _QUANTIZER) | {"latent_channels": eye.width},
+            "vq_config": _theirs(eye, _QUANTIZER) | {"latent_channels": eye.width},
         },
         "image_tokenizer/preprocessor_config.json": _PREPROCESSOR_ONLY
         | {"patch_size": eye.patch_size, "rescale_factor": 1 / 255}
         | {"image_mean": [eye.pixel_mean] * 3, "image_std": [eye.pixel_std] * 3},
-        f"{DECODER_DIRECTORIES[kind]}/config.json": theirs(decoder, _DECODER)
-        | _DECODER_ONLY
-        | {"n_kv_heads": decoder.heads, "all_patch_size": [decoder.patch_size]},
-        "vae/config.json": theirs(vae, _VAE) | _VAE_ONLY | _blocks(depth),
+        f"{DECODER_DIRECTORIES[kind]}/config.json": released_decoder(config.decoder),
+        "vae/config.json": released_vae(config.vae),
     }
+
+
+def released_decoder(decoder: DecoderConfig) -> Json:
+    """The `config.json` of an image decoder."""
+    alone = {"n_kv_heads": decoder.heads, "all_patch_size": [decoder.patch_size]}
+    return _theirs(decoder, _DECODER) | _DECODER_ONLY | alone
+
+
+def released_vae(vae: VaeConfig) -> Json:
+    """The `config.json` of a VAE."""
+    return _theirs(vae, _VAE) | _VAE_ONLY | _blocks(len(vae.block_channels))
 
 
 def official_config(directory: Path, text: Text) -> tuple[BackboneConfig, VocabConfig]:
@@ -273,6 +278,11 @@ def _unusable(key: str, value: object) -> str | None:
 def _no_number(name: str) -> None:
     """Refuse NaN and Infinity, which JSON does not have. Raises ValueError."""
     raise ValueError(name)
+
+
+def _theirs(part: Config, keys: Mapping[str, str]) -> Json:
+    """The values under the release's names."""
+    return {name: getattr(part, ours) for ours, name in keys.items()}
 
 
 def _ours(data: Json, keys: Mapping[str, str]) -> Json:

@@ -23,9 +23,10 @@ from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.vocab.layout import Layout
 from unveil.vocab.text import Text
+from unveil.weights.fp8 import read_factors
 from unveil.weights.manifest import damages, read_manifest, weights_hash
 from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
-from unveil.weights.tensors import header, misfits, read_tensors, shapes
+from unveil.weights.tensors import file_misfits, read_tensors
 
 _QUICK = 1 << 28  # bytes of weights whose checksums take well under a second
 
@@ -105,10 +106,10 @@ def load_part(
     Raises one WeightsError with every tensor that is missing, extra or misshaped, before anything is changed.
     """
     file = Path(file)
-    problems = misfits(shapes(module), header(file), file)
+    problems = file_misfits(module, file)
     if problems:
         raise WeightsError("; ".join(problems))
-    assign(module, dict(read_tensors(file, device, dtype)))
+    assign(module, dict(read_tensors(file, device, dtype, read_factors([file]))))
 
 
 def assign(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -134,6 +135,6 @@ def _check_directory(path: Path, *, verify: bool) -> Collection[str]:
 
 def check_tensors(modules: Mapping[str, nn.Module], files: Mapping[str, Path]) -> None:
     """Raise one WeightsError with every tensor, over all files, that does not fit the module of the same part."""
-    problems = [p for name, file in files.items() for p in misfits(shapes(modules[name]), header(file), file)]
+    problems = [p for name, file in files.items() for p in file_misfits(modules[name], file)]
     if problems:
         raise WeightsError("; ".join(problems))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from unveil.errors import WeightsError
 from unveil.shapes import Tensor
+from unveil.weights.fp8 import FLOAT8, SCALE, expected_factors, multiplied
 
 REMEDY = "copy or download it again"
 LONGEST_HEADER = 10_000_000
@@ -43,13 +44,17 @@ def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the file. Raises WeightsError also for a tensor that is not of floats."""
+def header(file: Path, scaled: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the file. Raises WeightsError also for a tensor that is not of floats.
+
+    `scaled` are the weights that have factors, here or elsewhere (`unveil.weights.fp8`): those, and only those, must be
+    of float8.
+    """
     held = stored(file)
     wrong = [
-        f"{file}: {name} is {entry.dtype}, expected floats"
+        f"{file}: {name} is {entry.dtype}, expected {FLOAT8 if name in scaled else 'floats'}"
         for name, entry in held.items()
-        if entry.dtype not in _FLOATS
+        if entry.dtype not in ({FLOAT8} if name in scaled else _FLOATS)
     ]
     if wrong:
         raise WeightsError("; ".join(wrong))
@@ -94,6 +99,13 @@ def check_inside(file: Path, directory: Path) -> None:
         raise WeightsError(f"{file}: leads out of its directory, to {target}; put the file itself there")
 
 
+def file_misfits(module: nn.Module, file: Path) -> list[str]:
+    """Every difference between what a module stores and what a file holds, factors of float8 weights included."""
+    expected, found = shapes(module), {name: entry.shape for name, entry in stored(file).items()}
+    factors = expected_factors(expected, found)
+    return misfits(expected | factors, header(file, {name.removesuffix(SCALE) for name in factors}), file)
+
+
 def misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], file: Path) -> list[str]:
     """Every difference between the tensors expected and those found: missing, extra or of another shape."""
     missing = [f"{file}: {n} is missing, expected {_show(s)}" for n, s in expected.items() if n not in found]
@@ -102,12 +114,22 @@ def misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[i
     return missing + extra + [f"{file}: {n} is {_show(found[n])}, expected {_show(expected[n])}" for n in shared]
 
 
-def read_tensors(file: Path, device: torch.device | str, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the file on the device, cast to `dtype`. Raises WeightsError at the first NaN or infinity."""
+def read_tensors(
+    file: Path, device: torch.device | str, dtype: torch.dtype, factors: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the file on the device, cast to `dtype`, those with factors multiplied out.
+
+    Raises WeightsError at the first NaN or infinity.
+    """
+    factors = {} if factors is None else factors
     try:
         with safe_open(file, framework="pt", device=str(device)) as opened:
             for name in opened.keys():  # noqa: SIM118  (not a mapping)
-                yield name, _cast(name, opened.get_tensor(name), dtype, file)
+                if name.endswith(SCALE):
+                    continue
+                tensor = opened.get_tensor(name)
+                tensor = multiplied(tensor, factors[name]) if name in factors else tensor
+                yield name, _cast(name, tensor, dtype, file)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file}: damaged ({error}), {_size(file)} bytes; {REMEDY}") from None
 

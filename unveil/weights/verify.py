@@ -46,6 +46,14 @@ def write_manifest(path: Path, heard: Heard) -> int:
     return len(held)
 
 
+def record(path: Path, name: str) -> None:
+    """Bring an existing manifest up to date with one file that was written after it."""
+    target = path / MANIFEST_FILE
+    if target.exists():
+        files = {**read_manifest(path).files, name: describe(path / name)}
+        write_atomic(target, (Manifest(files=files).model_dump_json(indent=1) + "\n").encode())
+
+
 def _present(path: Path) -> dict[str, Path]:
     """Every file below a directory by its relative name, without hidden ones, the manifest and our own settings."""
     found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}

@@ -1,0 +1,153 @@
+"""What stays of an earlier picture: its codes pinned on the canvas, and the masks that say which.
+
+codes of 2x2    keep     pinned on a canvas of 2x4, at row 0, column 1 (`.` is drawn)
+a b             1 1      .  a  b  .
+c d             0 1      .  .  d  .
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unveil.config import ModelConfig
+from unveil.errors import RequestError, WeightsError
+from unveil.metadata import read_codes
+from unveil.pictures import PictureInput, load_picture
+from unveil.pipeline.inputs import fit_picture
+from unveil.pipeline.results import ImageResult
+from unveil.pipeline.settings import PictureOptions
+from unveil.shapes import Bool, Int, Tensor
+from unveil.vocab.layout import Layout
+
+CodesInput: TypeAlias = ImageResult | Int[Tensor, "h w"] | str | Path
+"""Codes of an earlier picture: the result, its codes, or the PNG it was saved to."""
+MaskInput: TypeAlias = PictureInput | np.ndarray | Tensor | Sequence[Sequence[bool]]
+"""Cells: True or 1 in an array (rows, columns), or what is more white than black in a picture."""
+
+
+@dataclass(frozen=True)
+class Pins:
+    """A grid of codes, and which of them are kept as they are."""
+
+    codes: Int[Tensor, "h w"]
+    keep: Bool[Tensor, "h w"]
+
+    def __post_init__(self) -> None:
+        if self.keep.all():
+            raise RequestError("nothing is left to draw: every cell is kept; choose at least one to be drawn anew")
+        if not self.keep.any():
+            raise RequestError("no cell is kept; leave out the mask to draw the whole picture anew")
+
+    def tokens(self, layout: Layout) -> list[int]:
+        """What the canvas holds from the start, in reading order: tokens, MASK where one is to be drawn."""
+        return torch.where(self.keep, self.codes + layout.image_offset, layout.mask).flatten().tolist()
+
+    def plain(self) -> list[list[int | None]]:
+        """The kept codes as JSON has them, null where one is to be drawn."""
+        rows = zip(self.codes.tolist(), self.keep.tolist(), strict=True)
+        return [[code if kept else None for code, kept in zip(*row, strict=True)] for row in rows]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Sequence[int | None]], grid: tuple[int, int], layout: Layout) -> Self:
+        """The inverse of `plain`. Raises RequestError for what it would not give: files can be changed."""
+        codes = torch.tensor([[0 if code is None else code for code in row] for row in plain])
+        if tuple(codes.shape) != grid:
+            raise RequestError("the picture's recipe was changed: its pinned codes have another size")
+        return cls(check_codes(codes, layout), torch.tensor([[code is not None for code in row] for row in plain]))
+
+
+def earlier_codes(source: CodesInput, weights: str, layout: Layout) -> Int[Tensor, "h w"]:
+    """Codes of an earlier picture. Raises WeightsError when other weights drew it: their codes mean something else."""
+    if isinstance(source, ImageResult):
+        codes, theirs, name = source.codes, source.recipe.weights, "the earlier picture"
+    elif isinstance(source, Tensor):
+        return check_codes(source, layout)
+    else:
+        plain, theirs = read_codes(Path(source))
+        codes, name = torch.tensor(plain), str(source)
+    if theirs != weights:
+        raise WeightsError(f"{name}: its codes come from weights {theirs}, these are {weights}; draw it again first")
+    return check_codes(codes, layout)
+
+
+def check_codes(codes: Int[Tensor, "h w"], layout: Layout) -> Int[Tensor, "h w"]:
+    """The codes, on the CPU. Raises RequestError unless they are a grid of numbers from the codebook."""
+    highest = layout.codes - 1
+    whole = codes.ndim == 2 and codes.numel() > 0 and not codes.is_floating_point() and codes.dtype != torch.bool
+    if not whole or int(codes.min()) < 0 or int(codes.max()) > highest:
+        raise RequestError(f"codes must be a grid (rows, columns) of numbers from 0 to {highest}")
+    return codes.long().cpu()
+
+
+def of_size(options: PictureOptions, codes: Int[Tensor, "h w"], config: ModelConfig) -> PictureOptions:
+    """The options of a picture as large as the codes, unless they say another size."""
+    h, w = (side * config.picture_scale for side in codes.shape)
+    height, width = options.get("height"), options.get("width")
+    return options | {"height": h if height is None else height, "width": w if width is None else width}
+
+
+def keep_codes(
+    codes: Int[Tensor, "h w"],
+    grid: tuple[int, int],
+    *,
+    keep: MaskInput | None = None,
+    vary: MaskInput | None = None,
+    at: tuple[int, int] | None = None,
+) -> Pins:
+    """Those of an earlier picture's codes that stay, on a canvas of `grid` = (rows, columns).
+
+    `keep` marks what stays, `vary` what is drawn anew; without either all of it stays, and what the grid has beyond is
+    drawn around it (outpainting). `at` = (row, column) is where the codes begin; the middle if not given. Raises
+    RequestError when that cannot be.
+    """
+    if keep is not None and vary is not None:
+        raise RequestError("keep says what stays and vary what does not; give one of the two")
+    h, w = codes.shape
+    top, left = ((grid[0] - h) // 2, (grid[1] - w) // 2) if at is None else at
+    if top < 0 or left < 0 or top + h > grid[0] or left + w > grid[1]:
+        place = f"at row {top}, column {left}" if at is not None else "at all"
+        raise RequestError(
+            f"codes of {h}x{w} do not fit {place} into {grid[0]}x{grid[1]}; choose another place or size"
+        )
+    stays = torch.ones((h, w), dtype=torch.bool)
+    if keep is not None:
+        stays = marked_cells(keep, (h, w))
+    if vary is not None:
+        stays = ~marked_cells(vary, (h, w))
+    placed, kept = torch.zeros(grid, dtype=torch.long), torch.zeros(grid, dtype=torch.bool)
+    placed[top : top + h, left : left + w] = codes
+    kept[top : top + h, left : left + w] = stays
+    return Pins(placed, kept)
+
+
+def keep_outside(codes: Int[Tensor, "h w"], mask: MaskInput, picture: Image.Image, config: ModelConfig) -> Pins:
+    """The codes of a picture that lie outside of a mask; a mask of the picture's own size is fitted as that is."""
+    grid = (codes.shape[0], codes.shape[1])
+    if isinstance(mask, Image.Image | str | Path | bytes):
+        mask = load_picture(mask)
+        mask = fit_picture(mask, config) if mask.size == picture.size else mask
+    return Pins(codes, ~marked_cells(mask, grid))
+
+
+def marked_cells(mask: MaskInput, grid: tuple[int, int]) -> Bool[Tensor, "h w"]:
+    """The cells of a grid that a mask marks. Raises RequestError for a mask of another size."""
+    rows, columns = grid
+    if isinstance(mask, Image.Image | str | Path | bytes):
+        gray = load_picture(mask).convert("L")
+        across, down = gray.width // columns, gray.height // rows
+        if across == 0 or across != down or gray.size != (across * columns, down * rows):
+            wanted = f"{columns}x{rows} pixels, one for each code, or a multiple of that"
+            raise RequestError(f"the mask has {gray.width}x{gray.height} pixels; it must have {wanted}")
+        return torch.from_numpy(np.array(gray.reduce(across)) > 127)
+    try:
+        cells = np.asarray(mask)
+    except (ValueError, TypeError):
+        cells = np.empty(0)
+    if cells.shape != grid or not np.isin(cells, (0, 1)).all():
+        raise RequestError(f"the mask must be {rows} rows of {columns} cells, each True or False")
+    return torch.from_numpy(cells.astype(bool))
