@@ -20,7 +20,7 @@ from unveil.sampling import Allowed, Quota, Stop
 OUT = Path(__file__).parent / "pictures" / "engine.png"
 BATCH = 3
 COME_AT = (0, 0, 3, 6, 7)  # the engine step at which each request is submitted
-CANCEL_AT = 14  # the last one
+CANCEL_AT = 16  # the last one
 
 
 def requests(setup: Setup) -> list[tuple[str, Request]]:
@@ -60,7 +60,7 @@ def main() -> None:
     for row, ((_, _), came) in enumerate(zip(asked, COME_AT, strict=True)):
         mine = [(at, event) for at, event in heard if event.request == row]
         steps = [(at, event) for at, event in mine if event.kind == "step"]
-        first = steps[0][0] if steps else step
+        first = steps[0][0] if steps else mine[-1][0]
         below.barh(row, first - came, left=came - 0.5, color="#dddddd", height=0.7)
         for at, event in steps:
             below.barh(row, 1, left=at - 0.5, color=pyplot.get_cmap("viridis")(event.block / 5), height=0.7)
@@ -69,6 +69,7 @@ def main() -> None:
         below.text(at + 0.7, row, last.kind if last.error is None else str(last.error), va="center", fontsize=8)
     below.set_yticks(range(len(asked)), [name for name, _ in asked])
     below.invert_yaxis()
+    below.set_xticks(range(step))
     below.set_xlabel(f"engine step (batch of {BATCH}); in a cell: block.step of the request; gray: waiting")
     figure.tight_layout()
     figure.savefig(OUT, dpi=90)

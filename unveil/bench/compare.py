@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from unveil.bench.setup import Counting, Setup
 from unveil.engine import Engine, Request
-from unveil.sampling import Sprint, unmask
+from unveil.sampling import Policy, Sprint, unmask
 
 Said = Callable[[str, int, int], None]
 DEFAULTS = Sprint()
@@ -64,9 +65,9 @@ def compare(setup: Setup, rounds: int, said: Said) -> Comparison:
     }
     engine, invariant = (Engine(setup.backbone, setup.layout, batch_invariant=tiled) for tiled in (False, True))
     contenders: Mapping[str, Callable[[], Run]] = {
-        **{name: lambda p=policy: _by_loop(setup, p) for name, policy in policies.items()},
-        "engine": lambda: _by_engine(setup, engine),
-        "engine_invariant": lambda: _by_engine(setup, invariant),
+        **{name: partial(_by_loop, setup, policy) for name, policy in policies.items()},
+        "engine": partial(_by_engine, setup, engine),
+        "engine_invariant": partial(_by_engine, setup, invariant),
     }
     found: dict[str, Run] = {}
     for number in range(rounds):
@@ -88,9 +89,9 @@ def cache_formula(setup: Setup) -> int:
     return width * positions * len(task.guidance.used) * setup.backbone.lm_head.weight.element_size()
 
 
-def _by_loop(setup: Setup, policy: object) -> Run:
+def _by_loop(setup: Setup, policy: Policy) -> Run:
     counting, start = Counting(setup.backbone), time.perf_counter()
-    codes = unmask(counting, setup.task, policy, setup.layout)[0]  # type: ignore[arg-type]
+    codes = unmask(counting, setup.task, policy, setup.layout)[0]
     return Run(codes, time.perf_counter() - start, counting.positions)
 
 

@@ -110,7 +110,7 @@ class Backbone(nn.Module):
 
     def allocate(self, branches: int, length: int) -> Float[Tensor, "R layers 2 KV L head"]:
         """Room for the keys and values of `length` positions in every branch, for `packed` to fill."""
-        config, weight = self.config, self.lm_head.weight
+        config, weight = self.config, self.model.word_embeddings.weight
         shape = (branches, config.layers, 2, config.kv_heads, length, config.head_dim)
         return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
 

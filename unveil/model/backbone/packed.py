@@ -66,7 +66,8 @@ def hidden_packed(
             segment.cache[i, 0, :, segment.start : segment.end] = keys.transpose(0, 1)
             segment.cache[i, 1, :, segment.start : segment.end] = values.transpose(0, 1)
         if i == len(layers) - 1:
-            wanted = torch.cat([start + s.wanted for start, s in zip(starts, segments, strict=False)])  # (M)
+            asked = torch.cat([start + s.wanted for start, s in zip(starts, segments, strict=False)])  # (M)
+            wanted = asked.to(x.device)
             x, q, sizes = x.index_select(0, wanted), q.index_select(0, wanted), [len(s.wanted) for s in segments]
         queries = zip(q.split(sizes), segments, strict=True)
         mixed = torch.cat([_attend(rows, segment, i) for rows, segment in queries if len(rows)])
