@@ -20,6 +20,12 @@ def picture(prompt, tokens=24, steps=4, **more):
     return Request(task, Policy(Quota(2.0, steps), 8), **more)
 
 
+def drawn(seed):
+    request = picture([1, 2, 3])
+    policy = replace(request.policy, draw=Draw(1.0))
+    return replace(request, policy=policy, generator=torch.Generator().manual_seed(seed))
+
+
 class Faulty:
     """A real model that does something else when it meets the poison."""
 
@@ -101,8 +107,8 @@ def test_without_memory_for_one_it_is_refused_with_numbers(backbone, layout):
 def test_a_cache_limit_makes_requests_wait_and_refuses_what_never_fits(backbone, layout):
     one = backbone.allocate(2, 32).nbytes
     engine = Engine(backbone, layout, cache_limit=2 * one)
-    handles = [engine.submit(picture([1, i, 3])) for i in range(5)]
-    assert all(len(handle.tokens()) == 24 for handle in handles)
+    handles = [engine.submit(drawn(i)) for i in range(5)]
+    assert [h.tokens() for h in handles] == [Engine(backbone, layout).submit(drawn(i)).tokens() for i in range(5)]
     assert engine.most_cache_bytes == 2 * one
     with pytest.raises(BusyError, match=r"2 x 72 positions of keys and values do not fit"):
         engine.submit(picture([1, 2, 3], tokens=64)).tokens()
@@ -194,11 +200,6 @@ def test_drawing_needs_a_generator_and_one_prompt_is_one_request():
 
 
 def test_two_engines_in_one_process_do_not_disturb_each_other_nor_the_global_generator(backbone, layout):
-    def drawn(seed):
-        request = picture([1, 2, 3])
-        policy = replace(request.policy, draw=Draw(1.0))
-        return replace(request, policy=policy, generator=torch.Generator().manual_seed(seed))
-
     torch.manual_seed(5)
     state = torch.get_rng_state()
     alone = [Engine(backbone, layout).submit(drawn(seed)).tokens() for seed in (1, 2)]

@@ -126,36 +126,31 @@ class Engine:
     def _leave(self) -> None:
         """Let go of those who were cancelled or are too late."""
         now = time.monotonic()
-        with self._entry:
-            for handle in self.queue:
-                if handle.cancelled or now > handle.expires:
-                    self.queue.remove(handle)
-                    self._fail(handle, _gone(handle))
+        for handle in self.queue:
+            if handle.cancelled or now > handle.expires:
+                self._dismiss(handle, _gone(handle))
         for filling in list(self.running):
             if filling.handle.cancelled or now > filling.handle.expires:
                 self._end(filling, _gone(filling.handle))
 
     def _join(self) -> None:
         """Let in as many as there is room for, the next one first."""
-        while len(self.running) < self.batch:
-            with self._entry:
-                handle = self.queue.pop_if(lambda _: True)
-            if handle is None:
-                return
+        while len(self.running) < self.batch and (handle := self.queue.first) is not None:
             try:
                 filling = Filling(handle, self.layout)
-                if filling.complete:
-                    self._end(filling)
-                    continue
-                if not self._give_room(filling):
-                    with self._entry:
-                        self.queue.push(handle)
-                    return
+                fits = filling.complete or self._give_room(filling)
             except Exception as error:
-                self._fail(handle, error)
+                self._dismiss(handle, error)
                 continue
-            filling.borrow(self.prefixes)
-            self.running.append(filling)
+            if not fits:
+                return
+            with self._entry:
+                self.queue.remove(handle)
+            if filling.complete:
+                self._end(filling)
+            else:
+                filling.borrow(self.prefixes)
+                self.running.append(filling)
 
     def _give_room(self, filling: Filling) -> bool:
         """Allocate the request's keys and values, or say that it must wait; BusyError when it never can have them."""
@@ -168,7 +163,7 @@ class Engine:
             sizes = f"{filling.branches} x {filling.length} positions of keys and values"
             raise BusyError(f"out of memory: {sizes} do not fit; ask for a smaller picture or a shorter text")
         if fits:
-            filling.cache = room
+            filling.enter(room)
             self.cache_bytes += room.nbytes
             self.most_cache_bytes = max(self.most_cache_bytes, self.cache_bytes)
         return fits
@@ -240,6 +235,12 @@ class Engine:
             self._tell(filling.handle, "picture", tokens=tuple(tokens))
         filling.handle.finish(tokens)
         self._tell(filling.handle, "done", tokens=tuple(tokens))
+
+    def _dismiss(self, handle: Handle, error: Exception) -> None:
+        """Fail one who still waits."""
+        with self._entry:
+            self.queue.remove(handle)
+        self._fail(handle, error)
 
     def _fail(self, handle: Handle, error: Exception) -> None:
         handle.finish([], error)

@@ -52,10 +52,16 @@ class Filling:
         self.cache: Float[Tensor, "R layers 2 KV L head"] | None = None
         self.schedule = self.policy.quota.schedule(canvas.block_size, self.task.tokens)
         self.block, self.step, self.complete = canvas.blocks.start, 0, False
-        (self.key,) = canvas_keys([request.generator]) if request.generator is not None and self.policy.counts else (0,)
+        self.key = 0
         self.masked = self._masked()
         if not len(self.masked):
             self._next_block()
+
+    def enter(self, room: Float[Tensor, "R layers 2 KV L head"]) -> None:
+        """Begin, with room for keys and values; the request's generator gives its one number now, not while waiting."""
+        self.cache, generator = room, self.handle.request.generator
+        if generator is not None and self.policy.counts:
+            (self.key,) = canvas_keys([generator])
 
     @property
     def branches(self) -> int:

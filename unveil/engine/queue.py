@@ -1,7 +1,7 @@
 """Who waits, and in which order."""
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from unveil.engine.request import Handle
 from unveil.errors import BusyError
@@ -26,9 +26,10 @@ class Queue:
             raise BusyError(f"queue full: {len(self._waiting)} of {self.limit} requests are waiting; try again later")
         bisect.insort(self._waiting, handle, key=lambda h: (-h.request.priority, h.number))
 
-    def pop_if(self, fits: Callable[[Handle], bool]) -> Handle | None:
-        """The next one, if it fits; nobody overtakes it."""
-        return self._waiting.pop(0) if self._waiting and fits(self._waiting[0]) else None
+    @property
+    def first(self) -> Handle | None:
+        """The next one, who waits until removed; nobody overtakes it."""
+        return self._waiting[0] if self._waiting else None
 
     def remove(self, handle: Handle) -> None:
         """Wait no longer."""
