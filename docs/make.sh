@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Everything in README.md and docs/ that depends on the shipped weights: scores, failures, pictures.
-# The argument is the number of held-out items a score.
+# Arguments: held-out items a score, edits scored with and without a mask, prompts a setting of the sweep.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p docs/pictures
 unveil eval scenes --n "${1:-500}" --failures docs/pictures/failures.png > docs/scores.md
 python docs/readme.py
 python docs/pictures.py
+python docs/canvases.py "${2:-60}"
+unveil pareto -o docs/pictures/pareto.png --n "${3:-30}"
 cat docs/scores.md

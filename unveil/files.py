@@ -1,11 +1,11 @@
-"""Output files: a bad place is refused before the work, and a file is there whole or not at all."""
+"""Files: a bad place is refused before the work, an output is whole or not there, a model's links stay inside."""
 
 import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from unveil.errors import OutputError
+from unveil.errors import OutputError, WeightsError
 
 
 def check_target(path: Path, suffixes: Collection[str]) -> None:
@@ -46,3 +46,21 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_links(directory: Path) -> None:
+    """Raise WeightsError when anything in a model's directory is a link to outside it, before anything is read."""
+    for found in sorted([*directory.glob("*"), *directory.glob("*/*")]):  # no model's files lie deeper
+        if found.is_symlink():
+            check_inside(found, directory)
+
+
+def check_inside(file: Path, directory: Path) -> None:
+    """Raise WeightsError when a link leads from a model's directory to a file outside it.
+
+    A snapshot in the cache of `huggingface_hub` consists of links to `blobs/` beside `snapshots/`: they are inside.
+    """
+    root = Path(directory).resolve()
+    root = root.parents[1] if root.parent.name == "snapshots" else root
+    if not (target := Path(file).resolve()).is_relative_to(root):
+        raise WeightsError(f"{file}: leads out of its directory, to {target}; put the file itself there")

@@ -29,7 +29,7 @@ def test_generate_writes_the_picture_and_prints_one_object(unveil, model_directo
         "--json", "--model", model_directory, "--device", "cpu",
     )  # fmt: skip
     said = json.loads(outcome.out)
-    assert outcome.code == 0 and outcome.err == ""
+    assert outcome.code == 0 and outcome.err == "running on cpu\n"
     assert said["seed"] == 7 and said["steps"] == 3 and said["guidance"] == 1.5 and said["solver_steps"] == 4
     assert (said["width"], said["height"], said["file"]) == (128, 128, str(path)) and said["seconds"] > 0
     with Image.open(path) as picture:
@@ -216,7 +216,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(refused, tmp_
         (["a", "-o", "a.png", "--seed", "-1"], "seed"),
         (["a", "-o", "a.png", "--seed", "x"], "--seed"),
         (["a", "-o", "a.png", "--height", "100"], "nearest: 128"),
-        (["a", "-o", "a.png", "--device", "warp"], "use cpu or auto"),
+        (["a", "-o", "a.png", "--device", "warp"], "there are auto, cpu, cuda"),
         (["a", "-o", "a.png", "--temperature", "-1"], "temperature"),
         (["a", "-o", "a.png", "--nonsense"], "--nonsense"),
         (["a"], "--output"),

@@ -87,7 +87,7 @@ def test_chat_works_from_a_pipe(unveil, monkeypatch, model_directory, tmp_path):
         unveil, monkeypatch, model_directory, "/help", "/generate a red star", f'/save "{picture}"', "what color?",
         "/edit make it blue", f"/save {tmp_path / 'b.png'}", "/quit", "/generate never",
     )  # fmt: skip
-    assert outcome.code == 0 and outcome.err == ""
+    assert outcome.code == 0 and outcome.err == "running on cpu\n"
     assert "/generate WORDS" in outcome.out and outcome.out.count("a picture of 128x128, seed 3") == 2
     with Image.open(picture) as first, Image.open(tmp_path / "b.png") as second:
         assert first.text["task"] == "generate" and second.text["task"] == "edit"
@@ -102,7 +102,8 @@ def test_chat_answers_about_the_picture_as_understand_does(unveil, monkeypatch, 
 
 def test_chat_survives_mistakes_and_tells_a_pipe_at_the_end(unveil, monkeypatch, model_directory):
     outcome = talk(unveil, monkeypatch, model_directory, "/edit x", "/nonsense", "/image", "/save a.png", "", "hello")
-    assert outcome.code == 2 and outcome.err.count("unveil: ") == outcome.err.count("\n") == 4
+    assert outcome.code == 2 and outcome.err.count("unveil: ") == 4
+    assert outcome.err.count("\n") == 5 and outcome.err.endswith("\nrunning on cpu\n")
 
 
 def test_train_names_a_bad_recipe(refused, tmp_path):

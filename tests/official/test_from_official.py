@@ -1,6 +1,8 @@
 """The scripts in docs/from-official.md, taken out of the page and run as they stand there."""
 
 import ast
+import inspect
+import json
 import os
 import re
 import subprocess
@@ -11,7 +13,9 @@ import pytest
 from PIL import Image
 
 import unveil.official
+from unveil.official import Model
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "backbone-A"
 PAGE = Path(__file__).parents[2] / "docs" / "from-official.md"
 SCRIPTS = dict(
     re.findall(r"^## [^\n]*`(\w+\.py)`\n\n```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -74,3 +78,25 @@ def test_every_import_of_the_table_exists() -> None:
 def _imported(code: str) -> list[str]:
     found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
     return [alias.name for node in found if node.module == "unveil.official" for alias in node.names]
+
+
+SPRINT = ("use_sprint", "remasking", "keep_ratio", "cache_warmup_steps", "confidence_alpha", "image_keep_ratio",
+          "text_keep_ratio")  # fmt: skip
+THINKING = ("thinking_steps", "thinking_gen_length", "thinking_temperature", "thinking_top_p", "thinking_top_k")
+NAMES = {
+    "generate_image": {"prompt", "image_h", "image_w", "steps", "block_length", "cfg_scale", "gen_length", "mode",
+                       *THINKING, *SPRINT},
+    "understand_image": {"image_tokens", "image_h", "image_w", "question", "steps", "block_length", "gen_length",
+                         "threshold", *SPRINT},
+    "edit_image": {"image_tokens", "image_h", "image_w", "instruction", "steps", "block_length", "cfg_text_scale",
+                   "cfg_image_scale", *SPRINT},
+}  # fmt: skip
+"""The argument names of the released calls (spec backbone 5.3 to 5.5)."""
+
+
+@pytest.mark.parametrize("call", NAMES)
+def test_every_argument_name_of_the_released_calls_is_known_and_no_other(call: str) -> None:
+    assert set(inspect.signature(getattr(Model, call)).parameters) - {"self"} == NAMES[call]
+    cases = json.loads((GOLDEN / "manifest.json").read_text())["cases"]
+    recorded = [c["params"] for c in cases if c["kind"] == "high_level" and c["params"]["call"] == call]
+    assert recorded and set().union(*(params["arguments"] for params in recorded)) <= NAMES[call]

@@ -60,9 +60,11 @@ def flatten(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, 
 def _find(name: str) -> "ModelConfig":
     """The configuration of a preset, a file or a directory."""
     from unveil.config import load_config, load_preset, preset_names
+    from unveil.files import check_links
 
     path = Path(name)
     if name not in preset_names() and path.exists():
+        check_links(path)
         return load_config(path / "config.yaml" if path.is_dir() else path)
     return load_preset(name)
 

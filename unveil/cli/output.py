@@ -31,14 +31,27 @@ def say_json(value: object) -> None:
 
 
 def open_model(model: str, device: str, quiet: bool, decoder: "DecoderKind" = "normal") -> "Uni":
-    """The model, which reports its progress unless told to be quiet."""
+    """The model, which says where it runs once it does, and reports its progress, unless told to be quiet."""
     from unveil.pipeline import Uni
 
     heard = progress(quiet)
     heard("load", 0, 1)
     uni = Uni.load(model, device, decoder=decoder, heard=heard)
     heard("load", 1, 1)
+    uni.heard = heard if quiet else _after(f"running on {uni.device}", heard)
     return uni
+
+
+def _after(line: str, heard: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """The same listener, before whose first word the line is noted: a request that is refused stays one line."""
+    waiting = [line]
+
+    def show(what: str, done: int, total: int) -> None:
+        if waiting:
+            note(waiting.pop())
+        heard(what, done, total)
+
+    return show
 
 
 def check_picture_target(path: Path) -> None:

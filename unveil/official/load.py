@@ -8,7 +8,7 @@ import torch
 from unveil.errors import RequestError
 from unveil.official.choices import Behavior
 from unveil.official.model import Model
-from unveil.pipeline.place import choose_device, choose_dtype, model_directory, open_directory
+from unveil.pipeline.place import check_precision, choose_device, choose_dtype, model_directory, open_directory
 from unveil.vocab.text import Text
 from unveil.weights.names import TOKENIZER_FILE
 from unveil.weights.official_config import DecoderKind
@@ -65,6 +65,7 @@ def open_parts(
     precision = choose_dtype(dtype or torch.float32)
     if not is_official(path):
         return open_directory(path, where, precision, decoder)
+    check_precision(where, precision)
     parts = load_official(path, where, precision, decoder=decoder, only=only)
     parts.require(*only)
     return parts

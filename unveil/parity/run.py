@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import RequestError
+from unveil.files import check_links
 from unveil.parity import backbone, calls, functions, image, unmasking
 from unveil.parity.golden import Case, Golden
 from unveil.parity.judge import Check, Result, Skip, judge
@@ -49,8 +50,9 @@ class Runner:
     """The cases of a directory. Its models are loaded when a case first needs them."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises RequestError when it is no golden directory."""
+        """Raises RequestError when it is no golden directory, WeightsError when its checkpoint leads out of itself."""
         self.golden = Golden.read(directory)
+        check_links(self.golden.checkpoint)
         self.known = _OF_IMAGES if self.golden.of_images else _OF_BACKBONE
         side = ImageSide if self.golden.of_images else BackboneSide
         self.models = side(self.golden.checkpoint)

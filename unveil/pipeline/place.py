@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from unveil.errors import RequestError, WeightsError
+from unveil.files import check_links
 from unveil.weights.names import CONFIG_FILE
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
 from unveil.weights.official_model import is_official, load_official
@@ -19,11 +20,12 @@ def shipped_models() -> dict[str, Path]:
 
 
 def model_directory(model: str | Path) -> Path:
-    """The directory of a model given by its name in the package or by its path."""
+    """The directory of a model given by its name in the package or by its path; no link leads out of it."""
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
     if Path(model).is_dir():
+        check_links(Path(model))
         return Path(model)
     names = f"inside the package: {', '.join(shipped)}" if shipped else "there is none inside this package"
     raise WeightsError(f"no model '{model}'; give a directory with {CONFIG_FILE}, or a name ({names})")
@@ -33,6 +35,7 @@ def open_directory(path: Path, device: torch.device, dtype: torch.dtype, decoder
     """The model in a directory of our own layout or as released. Raises RequestError for a decoder it cannot have."""
     if decoder not in DECODER_DIRECTORIES:
         raise RequestError(f"no decoder '{decoder}'; there are {' and '.join(DECODER_DIRECTORIES)}")
+    check_precision(device, dtype)
     if is_official(path):
         return load_official(path, device, dtype, decoder=decoder)
     if decoder != "normal":
@@ -41,18 +44,50 @@ def open_directory(path: Path, device: torch.device, dtype: torch.dtype, decoder
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the best one here. Raises RequestError when there is none such."""
+    """The device of that name; "auto" is the best one here. Raises RequestError, saying why there is none such."""
     if name == "auto":
         usable = (torch.cuda.is_available(), torch.backends.mps.is_available())
         return torch.device("cuda" if usable[0] else "mps" if usable[1] else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise RequestError(f"device '{name}' cannot be used here; use cpu or auto") from None
-    if device.type == "meta":
-        raise RequestError("device 'meta' holds no numbers; use cpu or auto")
+    except RuntimeError:
+        raise RequestError(f"no device '{name}'; there are auto, cpu, cuda, cuda:1 and so on, mps") from None
+    reason = _why_not(device)
+    if reason is not None:
+        raise RequestError(f"device '{name}' cannot be used here: {reason}; or use cpu or auto")
     return torch.device("cpu") if device.type == "cpu" else device  # there is one, whatever its number
+
+
+def _why_not(device: torch.device) -> str | None:
+    """What keeps a model from running on a device, and what could be done about it; None when nothing does."""
+    match device.type:
+        case "cpu":
+            return None
+        case "cuda":
+            if not torch.backends.cuda.is_built():
+                return "this PyTorch is built without CUDA; install one with it (pytorch.org)"
+            count = torch.cuda.device_count()
+            if count == 0:
+                return "no NVIDIA GPU is found; check the driver (nvidia-smi)"
+            return (
+                None if (device.index or 0) < count else f"the GPUs are cuda:0 to cuda:{count - 1}; choose one of them"
+            )
+        case "mps":
+            if torch.backends.mps.is_available():
+                return None
+            return "it needs macOS 14 or newer on an Apple chip, and a PyTorch built for it"
+    return "models run on cpu, cuda and mps alone; choose one of them"
+
+
+def check_precision(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise RequestError unless the device computes in this precision: a small product and a softmax are tried."""
+    try:
+        x = torch.ones(2, 2, device=device, dtype=dtype)
+        (x @ x).softmax(-1).sum().item()
+    except (RuntimeError, TypeError, AssertionError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        name = str(dtype).removeprefix("torch.")
+        raise RequestError(f"{device} does not compute in {name} ({said}); use float32, or --device cpu") from None
 
 
 def choose_dtype(name: str | torch.dtype) -> torch.dtype:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from unveil.config import ModelConfig, dump, load_config
 from unveil.errors import OutputError, RequestError, WeightsError
+from unveil.files import check_inside
 from unveil.vocab.text import Text
 from unveil.weights.diffusers_decoder import checked, is_diffusers, read_diffusers, written
 from unveil.weights.fp8 import FLOAT8
@@ -32,7 +33,7 @@ from unveil.weights.official_model import image_files, is_official, part_files, 
 from unveil.weights.pieces import Joined, Piece, Tensors, read_pieces, write_pieces
 from unveil.weights.read import build, check_tensors
 from unveil.weights.save import write_files
-from unveil.weights.tensors import check_inside, shapes
+from unveil.weights.tensors import shapes
 
 LayoutName = Literal["official", "unveil", "diffusers-decoder"]
 Heard = Callable[[str, int, int], None]

@@ -16,10 +16,11 @@ import torch
 
 from unveil.config.tree import DecoderConfig, VaeConfig
 from unveil.errors import WeightsError
+from unveil.files import check_inside
 from unveil.model.image_decoder import ImageDecoder, build_vae
 from unveil.weights.official_config import Json, official_decoder, official_vae, released_decoder, released_vae
 from unveil.weights.pieces import Joined, Tensors, read_pieces
-from unveil.weights.tensors import check_inside, misfits, shapes
+from unveil.weights.tensors import misfits, shapes
 
 _DECODER_DIRECTORY, _VAE_DIRECTORY, _WEIGHTS = "transformer", "vae", "diffusion_pytorch_model.safetensors"
 _HERE, _THERE = "semantic_embedder.", "cap_embedder."

@@ -7,6 +7,7 @@ from typing import Literal
 
 from unveil.config import load_config
 from unveil.errors import WeightsError
+from unveil.files import check_inside
 from unveil.vocab.layout import SPECIAL, Layout
 from unveil.vocab.text import Text
 from unveil.weights.fetch import read_source
@@ -14,7 +15,7 @@ from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
 from unveil.weights.official import shards_of
 from unveil.weights.official_config import DECODER_DIRECTORIES
 from unveil.weights.official_model import is_official, part_files, read_settings
-from unveil.weights.tensors import Stored, check_inside, stored
+from unveil.weights.tensors import Stored, stored
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from unveil.config import BackboneConfig, VocabConfig
 from unveil.errors import WeightsError
+from unveil.files import check_inside
 from unveil.model.backbone import Backbone
 from unveil.shapes import Tensor
 from unveil.weights.fp8 import SCALE, expected_factors, read_factors
@@ -16,7 +17,6 @@ from unveil.weights.official_config import official_config, read_json
 from unveil.weights.read import load_part
 from unveil.weights.tensors import (
     REMEDY,
-    check_inside,
     header,
     misfits,
     read_tensors,

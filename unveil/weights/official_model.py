@@ -17,13 +17,14 @@ import torch
 
 from unveil.config import ModelConfig
 from unveil.errors import WeightsError
+from unveil.files import check_inside
 from unveil.vocab.layout import Layout
 from unveil.vocab.text import Text
 from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
 from unveil.weights.official import INDEX_FILE, SINGLE_FILES, load_official_backbone
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind, official_model_config
 from unveil.weights.read import Parts, assign, build, check_tensors, load_part
-from unveil.weights.tensors import REMEDY, check_inside
+from unveil.weights.tensors import REMEDY
 
 SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
 _RENDERING = ("code_embedding", "decoder", "vae")

@@ -88,17 +88,6 @@ def stored(file: Path) -> dict[str, Stored]:
     return {name: entry._replace(begin=end + begin) for name, (entry, begin, _) in entries.items()}
 
 
-def check_inside(file: Path, directory: Path) -> None:
-    """Raise WeightsError when a link leads from a model's directory to a file outside it.
-
-    A snapshot in the cache of `huggingface_hub` consists of links to `blobs/` beside `snapshots/`: they are inside.
-    """
-    root = Path(directory).resolve()
-    root = root.parents[1] if root.parent.name == "snapshots" else root
-    if not (target := Path(file).resolve()).is_relative_to(root):
-        raise WeightsError(f"{file}: leads out of its directory, to {target}; put the file itself there")
-
-
 def file_misfits(module: nn.Module, file: Path) -> list[str]:
     """Every difference between what a module stores and what a file holds, factors of float8 weights included."""
     expected, found = shapes(module), {name: entry.shape for name, entry in stored(file).items()}

@@ -1,0 +1,37 @@
+"""`unveil pareto`: quality against work, over the settings of the sampler."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unveil.cli import options
+from unveil.cli.output import open_model, progress, say
+from unveil.errors import RequestError
+from unveil.files import check_target, write_atomic
+
+
+def pareto(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.png", help="The plot; a .csv goes beside it.")
+    ],
+    n: Annotated[int, typer.Option("--n", help="Pictures of one thing and of two, each, for every setting.")] = 50,
+    model: options.Model = "tiny",
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Sweep steps, threshold, guidance and cache; the oracle judges, the work is counted."""
+    if n < 1:
+        raise RequestError(f"--n must be at least 1, not {n}")
+    check_target(output, (".png",))
+    from unveil.evals.pareto import as_csv, best, measure, sweep
+    from unveil.evals.pareto_plot import plot
+
+    uni = open_model(model, device, quiet=True)
+    default = uni.parts.config.sampling
+    settings = sweep(default.steps, default.threshold, default.guidance)
+    points = list(measure(uni, settings, n, progress(quiet)))
+    write_atomic(output.with_suffix(".csv"), as_csv(points).encode())
+    write_atomic(output, plot(points, f"{2 * n} prompts of the training split, weights {uni.weights}"))
+    for point in best(points, "passes"):
+        say(f"{point.quality:6.1%}  {point.passes:6.1f} passes  {point.seconds:6.3f} s  {point.name}")
