@@ -16,7 +16,6 @@ from unveil.cli.generate import generate
 from unveil.cli.infill import infill
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
-from unveil.cli.pareto import pareto
 from unveil.cli.parity import parity
 from unveil.cli.plan import plan
 from unveil.cli.replay import replay
@@ -68,7 +67,6 @@ for _verb in (
     inspect,
     verify,
     parity,
-    pareto,
     plan,
     bench,
     doctor,

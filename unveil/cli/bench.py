@@ -1,11 +1,13 @@
 """`unveil bench`: the engine against the plain loop and against SPRINT, then many requests against one by one."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unveil.cli import options
 from unveil.cli.output import progress, say, say_json
+from unveil.cli.pareto import sweep_to
 from unveil.errors import RequestError
 
 if TYPE_CHECKING:
@@ -25,10 +27,21 @@ def bench(
     small: Annotated[str, typer.Option("--small", help="The preset of those many requests.")] = "tiny",
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and prompts.")] = 0,
     batch_invariant: Annotated[bool, typer.Option("--batch-invariant", help="The many requests bit for bit.")] = False,
+    pareto: Annotated[
+        Path | None,
+        typer.Option("--pareto", metavar="FILE.png", help="Instead: quality against work, as a plot and a .csv."),
+    ] = None,
+    n: Annotated[
+        int, typer.Option("--n", help="For --pareto: prompts of one thing and of two, for every setting.")
+    ] = 50,
+    model: options.Model = "tiny",
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the engine, with random weights, in one process."""
+    """Measure the engine, with random weights, in one process; with --pareto, what the sampler's settings cost."""
+    if pareto is not None:
+        return sweep_to(pareto, n, model, device, quiet)
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
     sizes = _sizes(requests)
