@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unveil.config import ModelConfig, load_preset
+from unveil.config.tree import BackboneConfig, VocabConfig
+from unveil.model.backbone import Backbone
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.pipeline import Uni
 from unveil.vocab.layout import Layout
@@ -21,6 +24,7 @@ from unveil.weights.read import Parts, build
 from unveil.weights.save import save
 
 CHECKPOINT = Path(__file__).parent / "golden" / "backbone-A" / "checkpoint"
+SIZE, OFFSET, MASK, EOS = 48, 32, 31, 30
 TOKENIZER = CHECKPOINT / "tokenizer.json"
 RELEASED_JSON: dict[str, dict[str, Any]] = {
     "image_tokenizer/config.json": {
@@ -133,3 +137,25 @@ def released_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         random = {n: torch.randn(t.shape, generator=generator) * 0.3 for n, t in state.items()}
         save_file(random, directory / file)
     return directory
+
+
+@pytest.fixture(scope="session")
+def layout() -> Layout:
+    """A vocabulary of 48 ids."""
+    words = {"soi": 20, "eoi": 21, "boi": 22, "role": 23, "role_close": 24, "role_end": 25, "think": 26}
+    sides = MappingProxyType({2: 28, 3: 29})
+    return Layout(
+        SIZE, OFFSET, SIZE - OFFSET, pad=EOS, mask=MASK, think_close=27, size_ids=sides, **words
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """Real classes at tiny size, in float64: roundings of a cached and a plain run cannot part their ways."""
+    config = BackboneConfig(
+        width=16, layers=2, dense_layers=1, heads=4, kv_heads=2, head_dim=4, mlp_width=24, experts=4,
+        chosen_experts=2, groups=2, kept_groups=1, expert_width=8, shared_experts=1, routed_scale=2.5,
+        rope_theta=10000.0, rotary_fraction=0.5, context=128, initializer_range=0.6,
+    )  # fmt: skip
+    model = Backbone(config, VocabConfig(size=SIZE, image_offset=OFFSET, pad=EOS, mask=MASK))
+    return model.initialize(torch.Generator().manual_seed(5)).double().eval().requires_grad_(False)

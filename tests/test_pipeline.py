@@ -29,16 +29,19 @@ def noise(seed: int, side: int = 128) -> Image.Image:
 
 
 class Reciter:
-    """A denoiser that knows one text by heart: at position p it says `text[p]`."""
+    """A model that knows one text by heart: at position p it says `text[p]`."""
 
     def __init__(self, text: list[int], size: int):
         self.text, self.size = torch.tensor(text), size
 
-    def hidden(self, tokens, positions, visible, past=None):
-        seen = torch.zeros(len(tokens), 1, visible.shape[-1], 1)
-        return positions[..., None].float(), ((seen, seen),)
+    def allocate(self, branches, length):
+        return torch.zeros(branches, 0)
 
-    def logits(self, states):
+    def packed(self, tokens, positions, segments, tile):
+        runs = positions.split([segment.end - segment.start for segment in segments])
+        return torch.cat([p[s.wanted] for p, s in zip(runs, segments, strict=True)])[:, None].float()
+
+    def logits(self, states, tile):
         at = states[..., 0].long().clamp_max(len(self.text) - 1)
         return torch.nn.functional.one_hot(self.text[at], self.size).float() * 9
 

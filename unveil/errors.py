@@ -25,6 +25,14 @@ class RequestError(UnveilError):
     """A setting of one request is impossible (steps, guidance, size, seed)."""
 
 
+class BusyError(UnveilError):
+    """The engine cannot take or finish a request now (queue full, deadline passed, no memory); says the numbers."""
+
+
+class CancelledError(UnveilError):
+    """The request was cancelled by whoever asked."""
+
+
 class GenerationError(UnveilError):
     """The model's own output cannot be used, e.g. thinking that never begins a picture."""
 

@@ -8,12 +8,12 @@ from unveil.config import ModelConfig, dump, load_config, load_preset, parse, pr
 from unveil.errors import ConfigError
 
 
-def test_the_presets_are_official_and_tiny() -> None:
-    assert preset_names() == ["official", "tiny"]
+def test_the_presets_are_bench_official_and_tiny() -> None:
+    assert preset_names() == ["bench", "official", "tiny"]
     assert [load_preset(name).name for name in preset_names()] == preset_names()
 
 
-@pytest.mark.parametrize("name", ["official", "tiny"])
+@pytest.mark.parametrize("name", ["bench", "official", "tiny"])
 def test_a_dumped_preset_reads_back_equal(name: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(dump(load_preset(name)), encoding="utf-8")
@@ -23,7 +23,7 @@ def test_a_dumped_preset_reads_back_equal(name: str, tmp_path: Path) -> None:
 def test_a_wrong_preset_name_gives_the_nearest_or_all() -> None:
     with pytest.raises(ConfigError, match="no preset named 'tny'; did you mean 'tiny'"):
         load_preset("tny")
-    with pytest.raises(ConfigError, match="presets: official, tiny"):
+    with pytest.raises(ConfigError, match="presets: bench, official, tiny"):
         load_preset("zzz")
 
 

@@ -74,12 +74,12 @@ def test_the_verb_writes_plot_and_table(model_directory, tmp_path, capsys):
 
     target = tmp_path / "p.png"
     for arguments, code in (
-        (["-o", target, "--n", 1, "-q"], 0),
-        (["-o", tmp_path / "p.txt"], 2),
-        (["-o", target, "--n", 0], 2),
+        ([target, "--n", 1, "-q"], 0),
+        ([tmp_path / "p.txt"], 2),
+        ([target, "--n", 0], 2),
     ):
         with pytest.raises(SystemExit) as left:
-            main(["pareto", *map(str, arguments), "--model", str(model_directory)])
+            main(["bench", "--pareto", *map(str, arguments), "--model", str(model_directory)])
         assert left.value.code == code
     assert target.read_bytes().startswith(b"\x89PNG") and "passes" in capsys.readouterr().out
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + len(sweep(4, 1.0, 1.5))

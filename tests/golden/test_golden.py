@@ -9,7 +9,7 @@ from unveil.diffusion.blocks import block_of, visible_block_causal
 from unveil.parity import Runner
 from unveil.parity.models import BackboneSide
 from unveil.parity.unmasking import policy_of, task_of
-from unveil.sampling import generate_codes, generate_text
+from unveil.sampling import Loop, generate_codes, generate_text
 
 HERE = Path(__file__).parent
 RUNNERS = {name: Runner(HERE / name) for name in ("backbone-A", "image-A")}
@@ -54,7 +54,7 @@ def test_codes_come_out_of_our_own_call_in_their_grid(name: str) -> None:
     ids = {key.removeprefix("phase0_"): case.ids(key) for key in case.inputs}
     task = task_of(params, ids["input_ids"], ids, layout, image=True)
     codes = generate_codes(
-        models().backbone, task.prompts, layout, grid=(h, w), policy=policy_of(params, h * w),
+        Loop(models().backbone, layout), task.prompts, layout, grid=(h, w), policy=policy_of(params, h * w),
         branches=task.branches, guidance=task.guidance,
     )  # fmt: skip
     assert codes.shape == (1, h, w)
@@ -66,5 +66,7 @@ def test_an_answer_comes_out_of_our_own_call_without_its_question() -> None:
     params, prompt = case.params["phases"][0]["params"], case.ids("phase0_input_ids")
     tokens = params["gen_length"]
     policy = policy_of(params, tokens)
-    rows = generate_text(models().backbone, [prompt], models().layout, tokens=tokens, policy=policy)
+    rows = generate_text(
+        Loop(models().backbone, models().layout), [prompt], models().layout, tokens=tokens, policy=policy
+    )
     assert [*prompt, *rows[0]] == case.outputs["phase0_ids"].tolist()

@@ -17,7 +17,7 @@ from unveil.diffusion.blocks import block_of, visible_block_causal
 from unveil.model.backbone import Backbone
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
-from unveil.sampling import Policy, Quota, generate_codes, generate_text
+from unveil.sampling import Loop, Policy, Quota, generate_codes, generate_text
 from unveil.sampling.render import conditioned_field, render
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
@@ -102,11 +102,11 @@ def backbone_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sampling = {"temperature": 0.0, "block_length": 6, "steps": 3, "threshold": 0.7}
     policy = Policy(Quota(0.7, 3), 6, official=True)
     asked = text.encode("the sea and seven")
-    row = generate_text(network, [asked], layout, tokens=17, policy=policy)[0]
+    row = generate_text(Loop(network, layout), [asked], layout, tokens=17, policy=policy)[0]
     own = {"gen_length": 17, "mask_id": layout.mask, "eos_id": layout.pad}
     record("otter", "text", {**sampling, **own}, {"prompt": asked}, {"ids": [*asked, *row]}, {"ids": "exact"})
     prompt, nothing = prompts.generate("a dog", 3, 5), prompts.generate_unconditional(3, 5)
-    codes = generate_codes(network, [prompt], layout, grid=(3, 5), policy=policy)[0].flatten()
+    codes = generate_codes(Loop(network, layout), [prompt], layout, grid=(3, 5), policy=policy)[0].flatten()
     phase = {"call": "generate_bd_image", "params": {**sampling, "gen_length": 15, "cfg_scale": 1.0}}
     arguments = {"prompt": "a dog", "image_h": 96, "image_w": 160}
     call = {"call": "generate_image", "arguments": arguments, "phases": [phase], "result": {"h": 3, "w": 5}}

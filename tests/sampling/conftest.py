@@ -1,16 +1,9 @@
-"""A tiny vocabulary, a tiny real backbone, and a denoiser that says what it is told."""
-
-from types import MappingProxyType
+"""A denoiser that says what it is told."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from unveil.config.tree import BackboneConfig, VocabConfig
-from unveil.model.backbone import Backbone
-from unveil.vocab.layout import Layout
-
-SIZE, OFFSET, MASK, EOS = 48, 32, 31, 30
 FAR = 512  # positions that a recital covers
 
 
@@ -41,29 +34,8 @@ def _floats(values):
 
 
 @pytest.fixture
-def recite():
-    def make(text, sure=None, size=SIZE):
+def recite(layout):
+    def make(text, sure=None, size=layout.size):
         return Reciter(text, sure or {}, size)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def layout() -> Layout:
-    words = {"soi": 20, "eoi": 21, "boi": 22, "role": 23, "role_close": 24, "role_end": 25, "think": 26}
-    sides = MappingProxyType({2: 28, 3: 29})
-    return Layout(
-        SIZE, OFFSET, SIZE - OFFSET, pad=EOS, mask=MASK, think_close=27, size_ids=sides, **words
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def backbone() -> Backbone:
-    """Real classes at tiny size, in float64: roundings of a cached and a plain run cannot part their ways."""
-    config = BackboneConfig(
-        width=16, layers=2, dense_layers=1, heads=4, kv_heads=2, head_dim=4, mlp_width=24, experts=4,
-        chosen_experts=2, groups=2, kept_groups=1, expert_width=8, shared_experts=1, routed_scale=2.5,
-        rope_theta=10000.0, rotary_fraction=0.5, context=128, initializer_range=0.6,
-    )  # fmt: skip
-    model = Backbone(config, VocabConfig(size=SIZE, image_offset=OFFSET, pad=EOS, mask=MASK))
-    return model.initialize(torch.Generator().manual_seed(5)).double().eval().requires_grad_(False)

@@ -5,6 +5,7 @@ from unveil.diffusion.guidance import Guidance
 from unveil.errors import GenerationError, RequestError
 from unveil.sampling.commit import Quota
 from unveil.sampling.generate import generate_codes, generate_text, read_plan, think
+from unveil.sampling.loop import Loop
 from unveil.sampling.step import Policy
 
 POLICY = Policy(Quota(threshold=0.9, steps=4), block_size=4)
@@ -12,14 +13,14 @@ POLICY = Policy(Quota(threshold=0.9, steps=4), block_size=4)
 
 def test_codes_come_row_by_row_and_without_their_offset(recite, layout):
     script = [0, 0, 0, *range(layout.image_offset, layout.size)]
-    codes = generate_codes(recite(script), [[1, 2, 3], [3, 2, 1]], layout, grid=(2, 3), policy=POLICY)
+    codes = generate_codes(Loop(recite(script), layout), [[1, 2, 3], [3, 2, 1]], layout, grid=(2, 3), policy=POLICY)
     assert codes.tolist() == [[[0, 1, 2], [3, 4, 5]]] * 2
 
 
 def test_a_picture_is_guided_by_its_branches(backbone, layout):
     def codes(scale, branch):
         return generate_codes(
-            backbone,
+            Loop(backbone, layout),
             [[1, 2, 3, 4, 5]],
             layout,
             grid=(3, 3),
@@ -36,20 +37,20 @@ def test_a_picture_is_guided_by_its_branches(backbone, layout):
 @pytest.mark.parametrize("grid", [(0, 3), (3, -1)])
 def test_an_empty_grid_is_refused(backbone, layout, grid):
     with pytest.raises(RequestError, match="1x1"):
-        generate_codes(backbone, [[1]], layout, grid=grid, policy=POLICY)
+        generate_codes(Loop(backbone, layout), [[1]], layout, grid=grid, policy=POLICY)
 
 
 def test_official_text_may_hold_codes_and_ours_may_not(recite, layout):
     script = [0, 5, layout.image_offset + 2, layout.pad]
     official = Policy(POLICY.quota, 4, official=True)
-    assert generate_text(recite(script), [[1]], layout, tokens=6, policy=official)[0] == script[1:]
-    assert generate_text(recite(script), [[1]], layout, tokens=6, policy=POLICY)[0] == [5, 0, layout.pad]
+    assert generate_text(Loop(recite(script), layout), [[1]], layout, tokens=6, policy=official)[0] == script[1:]
+    assert generate_text(Loop(recite(script), layout), [[1]], layout, tokens=6, policy=POLICY)[0] == [5, 0, layout.pad]
 
 
 def test_a_plan_ends_at_the_first_begin_of_image(recite, layout):
     header = [layout.soi, layout.size_token(2), layout.size_token(2), layout.boi]
     reciter = recite([0, 0, 7, 8, 9, *header, 5, 5, 5, layout.boi])
-    plans = think(reciter, [[1, 2], [4, 4]], layout, header=header, tokens=40, policy=POLICY)
+    plans = think(Loop(reciter, layout), [[1, 2], [4, 4]], layout, header=header, tokens=40, policy=POLICY)
     assert [plan.words for plan in plans] == [[7, 8, 9]] * 2
     assert [plan.prefix for plan in plans] == [[1, 2, 7, 8, 9, *header], [4, 4, 7, 8, 9, *header]]
     assert max(int(positions.max()) for _, positions, _ in reciter.calls) < 12  # no block after the header
@@ -76,7 +77,7 @@ def test_officially_a_plan_keeps_the_header_it_chose(layout):
 @pytest.mark.parametrize(("ending", "words"), [([], [7, 8, 5, 5]), (["pad"], [7, 8])])
 def test_a_plan_that_never_begins_its_picture_is_followed_by_the_header(recite, layout, ending, words):
     script = [0, 0, 7, 8, *(getattr(layout, name) for name in ending), *[5] * 10]
-    (plan,) = think(recite(script), [[1, 2]], layout, header=[3, 4], tokens=4, policy=POLICY)
+    (plan,) = think(Loop(recite(script), layout), [[1, 2]], layout, header=[3, 4], tokens=4, policy=POLICY)
     assert plan.words == words and plan.prefix == [1, 2, *words, 3, 4]
     with pytest.raises(GenerationError, match="never began"):
         read_plan([1, 2], [7, 8], [3, 4], layout, official=True)
@@ -84,9 +85,9 @@ def test_a_plan_that_never_begins_its_picture_is_followed_by_the_header(recite, 
 
 def test_a_plan_without_words_is_an_error(recite, layout):
     with pytest.raises(GenerationError, match="never began"):
-        think(recite([layout.pad] * 10), [[1, 2]], layout, header=[3, 4], tokens=4, policy=POLICY)
+        think(Loop(recite([layout.pad] * 10), layout), [[1, 2]], layout, header=[3, 4], tokens=4, policy=POLICY)
 
 
 def test_results_live_on_the_cpu_as_whole_numbers(backbone, layout):
-    codes = generate_codes(backbone, [[1]], layout, grid=(1, 2), policy=POLICY)
+    codes = generate_codes(Loop(backbone, layout), [[1]], layout, grid=(1, 2), policy=POLICY)
     assert codes.dtype == torch.long and codes.device.type == "cpu"

@@ -11,7 +11,7 @@ from unveil.sampling.canvas import Task
 from unveil.sampling.commit import Quota
 from unveil.sampling.draw import Allowed, Draw
 from unveil.sampling.generate import generate_codes
-from unveil.sampling.loop import unmask
+from unveil.sampling.loop import Loop, unmask
 from unveil.sampling.sprint import Sprint
 from unveil.sampling.step import Policy
 
@@ -106,7 +106,7 @@ def test_given_codes_keep_their_places_in_the_grid(recite, layout):
     script, offset = [0, 0, *range(layout.image_offset, layout.size)], layout.image_offset
     given = [[layout.mask, offset + 9, layout.mask, layout.mask, offset + 8, layout.mask]]
     policy = Policy(Quota(0.9, 4), 4)
-    codes = generate_codes(recite(script), [[1, 2]], layout, grid=(2, 3), policy=policy, given=given)
+    codes = generate_codes(Loop(recite(script), layout), [[1, 2]], layout, grid=(2, 3), policy=policy, given=given)
     assert codes.tolist() == [[[0, 9, 2], [3, 8, 5]]]
 
 

@@ -6,6 +6,7 @@ from unveil.config.tree import VocabConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import GenerationError
 from unveil.sampling.commit import Quota
+from unveil.sampling.loop import Loop
 from unveil.sampling.step import Policy
 from unveil.sampling.story import Limits, Picture, StoryGuidance, interleave, read_header, story_branches
 from unveil.vocab.layout import Layout
@@ -35,7 +36,9 @@ def tell(recite, prompts, start):
 
     def told(text, guidance=UNGUIDED, limits=LIMITS):
         reciter = recite([0] * len(start) + text, size=896)
-        parts = interleave(reciter, start, prompts, limits=limits, guidance=guidance, text=POLICY, picture=POLICY)
+        parts = interleave(
+            Loop(reciter, prompts.layout), start, prompts, limits=limits, guidance=guidance, text=POLICY, picture=POLICY
+        )
         return [p.codes.tolist() if isinstance(p, Picture) else p.ids for p in parts], reciter
 
     return told

@@ -4,7 +4,7 @@ from unveil.sampling.canvas import Task
 from unveil.sampling.commit import Quota
 from unveil.sampling.draw import Allowed, Draw
 from unveil.sampling.generate import generate_text
-from unveil.sampling.loop import unmask
+from unveil.sampling.loop import Loop, unmask
 from unveil.sampling.step import Policy
 from unveil.sampling.stop import Stop, first
 
@@ -30,8 +30,8 @@ def test_a_row_ends_at_a_stop_id_that_no_mask_precedes():
 
 def text_of(recite, layout, text, sure=None, prompt=(2, 3), tokens=8, stop=None):
     events = []
-    new = generate_text(recite(text, sure), [prompt], layout, tokens=tokens, policy=ONE_BY_ONE, stop=stop,
-                        on_step=events.append)  # fmt: skip
+    new = generate_text(Loop(recite(text, sure), layout), [prompt], layout, tokens=tokens, policy=ONE_BY_ONE,
+                        stop=stop, on_step=events.append)  # fmt: skip
     return new[0], len(events)
 
 
@@ -92,8 +92,8 @@ def test_one_row_ends_while_another_goes_on(layout, backbone):
 
     def run(indices):
         generators = [torch.Generator().manual_seed(i) for i in indices]
-        return generate_text(backbone, [prompts[i] for i in indices], layout, tokens=14, policy=policy, stop=stop,
-                             generators=generators)  # fmt: skip
+        return generate_text(Loop(backbone, layout), [prompts[i] for i in indices], layout, tokens=14, policy=policy,
+                             stop=stop, generators=generators)  # fmt: skip
 
     together = run(range(6))
     assert together == [run([i])[0] for i in range(6)]

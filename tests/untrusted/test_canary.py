@@ -246,6 +246,8 @@ def test_no_verb_but_fetch_opens_a_socket(
     drawn = ["generate", "a star", "-o", out / "a.png", "--model", model_directory, "--device", "cpu", "--seed", 1]
     jobs = [job for job in entries(model_directory, out) if "argv" in job and verb(job) not in ("generate", "convert")]
     jobs = [{"argv": drawn}, *jobs, {"argv": ["train", tmp_path / "r.yaml"]}, {"argv": ["doctor"]}]
+    tiny = ["--codes", 8, "--prompt", 8, "--nothing", 4, "--steps", 1, "--rounds", 1, "--requests", 1]
+    jobs.append({"argv": ["bench", *tiny]})
     jobs.append({"argv": ["convert", released_directory, out / "again", "--layout", "unveil"]})
     results = watched(jobs, tmp_path)
     done = {result["argv"][0] for result in results if result["code"] == 0}

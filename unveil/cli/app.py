@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from unveil.cli.bench import bench
 from unveil.cli.chat import chat
 from unveil.cli.config import config
 from unveil.cli.convert import convert
@@ -15,7 +16,6 @@ from unveil.cli.generate import generate
 from unveil.cli.infill import infill
 from unveil.cli.inspect import inspect
 from unveil.cli.interleave import interleave
-from unveil.cli.pareto import pareto
 from unveil.cli.parity import parity
 from unveil.cli.plan import plan
 from unveil.cli.replay import replay
@@ -67,8 +67,8 @@ for _verb in (
     inspect,
     verify,
     parity,
-    pareto,
     plan,
+    bench,
     doctor,
 ):
     app.command()(_verb)

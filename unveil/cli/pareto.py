@@ -1,28 +1,17 @@
-"""`unveil pareto`: quality against work, over the settings of the sampler."""
+"""`unveil bench --pareto`: quality against work, over the settings of the sampler."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from unveil.cli import options
 from unveil.cli.output import open_model, progress, say
 from unveil.errors import RequestError
 from unveil.files import check_target, write_atomic
 
 
-def pareto(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.png", help="The plot; a .csv goes beside it.")
-    ],
-    n: Annotated[int, typer.Option("--n", help="Pictures of one thing and of two, each, for every setting.")] = 50,
-    model: options.Model = "tiny",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    memory: options.Memory = None,
-    quiet: options.Quiet = False,
-) -> None:
-    """Sweep steps, threshold, guidance and cache; the oracle judges, the work is counted."""
+def sweep_to(output: Path, n: int, model: str, device: str, dtype: str, memory: str | None, quiet: bool) -> None:
+    """Sweep steps, threshold, guidance and cache; the oracle judges, the work is counted; a .csv goes beside the plot.
+
+    n: pictures of one thing and of two, each, for every setting.
+    """
     if n < 1:
         raise RequestError(f"--n must be at least 1, not {n}")
     check_target(output, (".png",))

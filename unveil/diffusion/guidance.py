@@ -62,10 +62,16 @@ def guide(logits: Float[Tensor, "R *batch V"], guidance: Guidance) -> Float[Tens
     """
     if len(guidance.used) == 1:
         return logits[0]
-    weights = logits.new_tensor([guidance.weights[i] for i in guidance.used])
-    guided: Tensor = torch.tensordot(weights, logits, dims=1)  # (*batch, V)
+    guided = logits[0] * guidance.weights[0]  # (*batch, V)
+    for branch, i in zip(logits[1:], guidance.used[1:], strict=True):
+        guided = guided.add_(branch, alpha=guidance.weights[i])
     if guidance.rescale == 0:
         return guided
-    ratio = logits[0].std(-1, keepdim=True) / (guided.std(-1, keepdim=True) + 1e-6)
-    rescaled: Tensor = guided * (guidance.rescale * ratio + (1 - guidance.rescale))
-    return rescaled
+    ratio = spread(logits[0]) / (spread(guided) + 1e-6)
+    return guided * (guidance.rescale * ratio + (1 - guidance.rescale))
+
+
+def spread(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch 1"]:
+    """The standard deviation over the vocabulary, in two passes: much faster than `Tensor.std` on a CPU."""
+    centred = logits - logits.mean(-1, keepdim=True)
+    return torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / max(1, logits.shape[-1] - 1) ** 0.5

@@ -17,10 +17,10 @@ from unveil.evals.play import Heard, read
 from unveil.evals.score import wilson
 from unveil.pipeline import Uni
 from unveil.pipeline.draw import prompted, render_codes
-from unveil.pipeline.inputs import by_length, device_of
+from unveil.pipeline.inputs import by_length
 from unveil.pipeline.settings import PictureSettings, Streams
 from unveil.pipeline.watch import Watch
-from unveil.sampling import Denoiser, Past, Policy, Sprint, generate_codes
+from unveil.sampling import Denoiser, Loop, Past, Policy, Sprint, generate_codes
 from unveil.scenes.claims import Claims, faults
 from unveil.scenes.example import Example, example
 from unveil.shapes import Bool, Float, Int, Tensor
@@ -132,7 +132,7 @@ def _point(uni: Uni, setting: Setting, items: Sequence[Example]) -> Point:
     for at in by_length([d.prefix for d in drawings]):
         streams, start = [Streams.of(i) for i in at], time.perf_counter()
         codes = generate_codes(
-            counted,
+            Loop(counted, parts.layout, parts.enter("backbone")),
             [drawings[i].prefix for i in at],
             parts.layout,
             grid=settings.grid,
@@ -140,7 +140,6 @@ def _point(uni: Uni, setting: Setting, items: Sequence[Example]) -> Point:
             branches=list(zip(*(drawings[i].branches for i in at), strict=True)),
             guidance=guidance,
             generators=[s.tokens for s in streams],
-            device=device_of(parts),
         )
         seconds += time.perf_counter() - start
         pictures = render_codes(parts, codes, [s.noise for s in streams], settings, Watch())

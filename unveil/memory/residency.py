@@ -98,7 +98,8 @@ class Streamed:
         self.waiting = {name: waiting.pop(name) for name in self.outside}
         layers = list(backbone.model.layers)
         states = [_taken(waiting, f"model.layers.{number}.", device) for number in range(len(layers))]
-        self.stream = LayerStream(layers, states, device)
+        doors = [layer.get_submodule("input_layernorm") for layer in layers]
+        self.stream = LayerStream(layers, states, device, doors=doors, end=backbone.model.norm)
 
     def come(self) -> None:
         """Bring all but the layers."""

@@ -11,7 +11,7 @@ from unveil.official.choices import Behavior, Mode, chosen
 from unveil.pipeline.draw import spoken
 from unveil.pipeline.inputs import check_room, checked_text, device_of
 from unveil.pipeline.place import choose_device, choose_dtype
-from unveil.sampling import Allowed, Draw, Policy, Quota, Sprint, Stop, Task, think, unmask
+from unveil.sampling import Allowed, Draw, Loop, Policy, Quota, Sprint, Stop, Task, think, unmask
 from unveil.sampling.sprint import Score
 from unveil.shapes import Int, Tensor
 from unveil.vocab.grid import grid_of_pixels
@@ -220,14 +220,13 @@ class Model:
         """The prefix of the picture, and the plan in words."""
         self._check_room(asked, tokens)
         plan = think(
-            self.parts.backbone,
+            Loop(self.parts.backbone, self.parts.layout, device_of(self.parts)),
             [asked],
             self.parts.layout,
             header=header,
             tokens=tokens,
             policy=policy,
             generators=[torch.default_generator],
-            device=device_of(self.parts),
         )[0]
         said = self.tokenizer.decode(plan.prefix[len(asked) : -1])
         return plan.prefix, said if self._official else spoken(self.parts, plan.words)

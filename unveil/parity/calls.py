@@ -8,7 +8,7 @@ from unveil.parity.golden import Case
 from unveil.parity.judge import Check
 from unveil.parity.models import BackboneSide
 from unveil.parity.unmasking import BRANCHES, line_of, policy_of, task_of
-from unveil.sampling import fill, think
+from unveil.sampling import Loop, fill, think
 from unveil.shapes import Tensor
 
 
@@ -43,7 +43,9 @@ def _plan(models: BackboneSide, case: Case, i: int) -> Iterator[Check]:
     prompt, tokens = case.ids(f"phase{i}_input_ids"), params["gen_length"]
     policy = policy_of(params, tokens)
     try:
-        plan = think(models.backbone, [prompt], models.layout, header=[], tokens=tokens, policy=policy)[0]
+        plan = think(
+            Loop(models.backbone, models.layout), [prompt], models.layout, header=[], tokens=tokens, policy=policy
+        )[0]
     except GenerationError:
         yield Check("result.error", True, "error" in result, tolerance="exact")
         return

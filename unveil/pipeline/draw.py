@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
-from unveil.pipeline.inputs import Entering, by_length, check_room, rows_of
+from unveil.pipeline.inputs import Entering, by_length, check_room, engine_of, rows_of
 from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
@@ -71,7 +71,7 @@ def planned(
     out: dict[int, Drawing] = {}
     for at in by_length(asked, rows_of(parts)):
         plans = think(
-            parts.backbone,
+            engine_of(parts),
             [asked[i] for i in at],
             parts.layout,
             header=header,
@@ -79,7 +79,6 @@ def planned(
             policy=words.policy(parts.config.backbone.block_size),
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("think", [[parts.layout.mask] * words.tokens] * len(at), parts.layout.mask),
-            device=parts.enter("backbone"),
         )
         for row, (i, plan) in enumerate(zip(at, plans, strict=True)):
             stages = (_words(parts, watch, row, len(plan.words)),) if watch.keep and plan.words else ()
@@ -120,7 +119,7 @@ def draw(
     for at in by_length([drawing.prefix for drawing in drawings], rows_of(parts)):
         given = [_given(drawings[i].pins, settings.grid, parts) for i in at]
         codes = generate_codes(
-            parts.backbone,
+            engine_of(parts),
             [drawings[i].prefix for i in at],
             parts.layout,
             grid=settings.grid,
@@ -130,7 +129,6 @@ def draw(
             given=given,
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("draw", given, parts.layout.mask, settings.grid),
-            device=parts.enter("backbone"),
         )
         images = render_codes(parts, codes, [streams[i].noise for i in at], settings, watch)
         for row, (i, image) in enumerate(zip(at, images, strict=True)):
@@ -193,7 +191,7 @@ def write(
     for at in by_length(prefixes, rows_of(parts)):
         start = [given[i] for i in at] if given else [[parts.layout.mask] * settings.tokens] * len(at)
         rows = generate_text(
-            parts.backbone,
+            engine_of(parts),
             [prefixes[i] for i in at],
             parts.layout,
             tokens=settings.tokens,
@@ -204,7 +202,6 @@ def write(
             allowed=Allowed(0, parts.text.pieces) if given else None,
             generators=[streams[i].tokens for i in at],
             on_step=watch.tokens("fill" if given else "write", start, parts.layout.mask),
-            device=parts.enter("backbone"),
         )
         for row, (i, tokens) in enumerate(zip(at, rows, strict=True)):
             pinned = given[i] if given else ()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from unveil.config import ModelConfig
+from unveil.engine import Engine
 from unveil.errors import PromptError, RequestError
 from unveil.pictures import PictureInput, load_picture
 from unveil.shapes import Float, Int, Tensor
@@ -84,6 +85,12 @@ def by_length(prefixes: Sequence[Sequence[int]], most: int = ROWS) -> Iterator[l
 def rows_of(parts: Parts) -> int:
     """How many requests go through the model at once."""
     return ROWS if parts.residency is None else 1
+
+
+def engine_of(parts: Parts) -> Engine:
+    """An engine with one user."""
+    context = parts.config.backbone.context
+    return Engine(parts.backbone, parts.layout, context=context, device=parts.enter("backbone"), queue=1 << 20)
 
 
 def device_of(parts: Parts) -> torch.device:

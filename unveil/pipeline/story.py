@@ -8,7 +8,7 @@ from PIL import Image
 
 from unveil.metadata import Recipe
 from unveil.pipeline.draw import render_codes, shower, spoken
-from unveil.pipeline.inputs import check_room
+from unveil.pipeline.inputs import check_room, engine_of
 from unveil.pipeline.results import ImageResult, Page, StoryResult
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
@@ -57,7 +57,7 @@ def tell(
     block = parts.config.backbone.block_size
     frames, text = list[Frame](), ""
     for part in interleave(
-        parts.backbone,
+        engine_of(parts),
         prefix,
         say,
         limits=Limits(most, words.tokens, room, context),
@@ -66,7 +66,6 @@ def tell(
         picture=settings.policy(block),
         generators=[streams.tokens],
         on_step=watch.filling("tell", context - len(prefix)),
-        device=parts.enter("backbone"),
     ):
         match part:
             case Words(ids):

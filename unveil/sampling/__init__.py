@@ -4,7 +4,7 @@ from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
 from unveil.sampling.commit import Quota
 from unveil.sampling.draw import Allowed, Draw
 from unveil.sampling.generate import Plan, generate_codes, generate_text, read_plan, think
-from unveil.sampling.loop import fill, unmask
+from unveil.sampling.loop import Filler, Loop, fill, unmask
 from unveil.sampling.sprint import Sprint
 from unveil.sampling.step import OnStep, Policy, StepEvent
 from unveil.sampling.stop import Stop
@@ -15,7 +15,9 @@ __all__ = [
     "Canvas",
     "Denoiser",
     "Draw",
+    "Filler",
     "Limits",
+    "Loop",
     "OnStep",
     "Past",
     "Picture",

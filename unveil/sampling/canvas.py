@@ -3,8 +3,8 @@
 Some of these positions may be pinned: they hold their token from the start, and nothing is ever written there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import torch
@@ -81,6 +81,12 @@ class Task:
             raise RequestError(
                 f"what is given must be {self.tokens} tokens for each of the {len(self.prompts)} prompts"
             )
+
+    def rows(self) -> Iterator["Task"]:
+        """One task for each prompt."""
+        for i, prompt in enumerate(self.prompts):
+            given = [self.given[i]] if self.given else ()
+            yield replace(self, prompts=[prompt], branches=[[branch[i]] for branch in self.branches], given=given)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,21 @@ def draw(
     return tokens, chances.gather(-1, tokens[..., None]).squeeze(-1)
 
 
+def draw_at(
+    logits: Float[Tensor, "*batch V"], policy: Draw, numbers: Float[Tensor, "*batch"]
+) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """As `draw`, with one given number from [0, 1) for each position: the id at which the summed chances pass it.
+
+    One number where `torch.multinomial` draws as many as there are ids.
+    """
+    chances = probabilities(logits, policy)
+    sums = chances.double().cumsum(-1)
+    below = torch.nextafter(sums[..., -1], sums.new_zeros(()))  # so that rounding never reaches the sum itself
+    goal = torch.minimum(numbers.to(sums) * sums[..., -1], below)  # (*batch)
+    tokens = torch.searchsorted(sums, goal[..., None], right=True).squeeze(-1)
+    return tokens, chances.gather(-1, tokens[..., None]).squeeze(-1)
+
+
 def probabilities(logits: Float[Tensor, "*batch V"], policy: Draw) -> Float[Tensor, "*batch V"]:
     """The distribution that temperature, then top-k, then top-p leave (spec backbone 5.2); needs temperature > 0.
 

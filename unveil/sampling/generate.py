@@ -7,9 +7,9 @@ import torch
 
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import GenerationError, RequestError
-from unveil.sampling.canvas import Denoiser, Task
+from unveil.sampling.canvas import Task
 from unveil.sampling.draw import Allowed
-from unveil.sampling.loop import unmask
+from unveil.sampling.loop import Filler
 from unveil.sampling.step import OnStep, Policy
 from unveil.sampling.stop import Stop
 from unveil.shapes import Int, Tensor
@@ -27,7 +27,7 @@ class Plan:
 
 
 def generate_text(
-    denoiser: Denoiser,
+    filler: Filler,
     prompts: Sequence[Sequence[int]],
     layout: Layout,
     *,
@@ -39,7 +39,6 @@ def generate_text(
     allowed: Allowed | None = None,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> list[list[int]]:
     """Up to `tokens` new ids after each prompt, its stop id included; stops at end of sequence unless told otherwise.
 
@@ -51,11 +50,11 @@ def generate_text(
     allow = Allowed.mixed if layout.boi in stop.ids else Allowed.text
     allowed = allow(layout, policy.official) if allowed is None else allowed
     task = Task(prompts, tokens, allowed, stop, choices=choices, given=given)
-    return unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
+    return filler.unmask(task, policy, generators=generators, on_step=on_step)
 
 
 def generate_codes(
-    denoiser: Denoiser,
+    filler: Filler,
     prompts: Sequence[Sequence[int]],
     layout: Layout,
     *,
@@ -67,7 +66,6 @@ def generate_codes(
     given: Sequence[Sequence[int]] = (),
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> Int[Tensor, "B h w"]:
     """The codes of one picture of `grid` = (rows, columns) per prompt, on the CPU; 0 = first code of the book.
 
@@ -89,12 +87,12 @@ def generate_codes(
         crop_branches=crop_branches,
         given=given,
     )
-    rows = unmask(denoiser, task, policy, layout, generators=generators, on_step=on_step, device=device)
+    rows = filler.unmask(task, policy, generators=generators, on_step=on_step)
     return torch.tensor(rows).view(-1, h, w) - layout.image_offset
 
 
 def think(
-    denoiser: Denoiser,
+    filler: Filler,
     prompts: Sequence[Sequence[int]],
     layout: Layout,
     *,
@@ -103,7 +101,6 @@ def think(
     policy: Policy,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> list[Plan]:
     """A plan in words for each prompt, and the prefix that ends with `header` for `generate_codes` to go on from.
 
@@ -112,7 +109,7 @@ def think(
     """
     stop = Stop((layout.pad, layout.boi))
     rows = generate_text(
-        denoiser,
+        filler,
         prompts,
         layout,
         tokens=tokens,
@@ -120,7 +117,6 @@ def think(
         stop=stop,
         generators=generators,
         on_step=on_step,
-        device=device,
     )
     return [read_plan(p, row, header, layout, policy.official) for p, row in zip(prompts, rows, strict=True)]
 

@@ -1,13 +1,16 @@
 """The one sampling loop: block after block from left to right, each filled in a few denoise steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from unveil.errors import GenerationError, RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Task, open_canvas
+from unveil.sampling.chance import canvas_keys
 from unveil.sampling.sprint import share_of_rest
-from unveil.sampling.step import Cache, Job, OnStep, Policy, denoise
+from unveil.sampling.step import Cache, Job, OnStep, Policy, check_choices, denoise
 from unveil.sampling.stop import first
 from unveil.shapes import Bool, Tensor
 from unveil.vocab.layout import Layout
@@ -33,6 +36,33 @@ def unmask(
     return finish(canvas, task)
 
 
+class Filler(Protocol):
+    """Whatever fills canvases: the engine, or the plain loop."""
+
+    def unmask(
+        self, task: Task, policy: Policy, *, generators: Sequence[torch.Generator] = (), on_step: OnStep | None = None
+    ) -> list[list[int]]:
+        """The new ids of every row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The plain loop over one model, as a filler: the reference that the engine is held to."""
+
+    denoiser: Denoiser
+    layout: Layout
+    device: torch.device | str = "cpu"
+
+    def unmask(
+        self, task: Task, policy: Policy, *, generators: Sequence[torch.Generator] = (), on_step: OnStep | None = None
+    ) -> list[list[int]]:
+        """As the function `unmask`."""
+        return unmask(
+            self.denoiser, task, policy, self.layout, generators=generators, on_step=on_step, device=self.device
+        )
+
+
 @torch.inference_mode()
 def fill(
     denoiser: Denoiser,
@@ -47,9 +77,9 @@ def fill(
     """The canvas as `unmask` leaves it, before the rows are cut out of it."""
     if policy.draws and len(generators) != len(task.prompts):
         raise RequestError("temperature above 0 needs one random generator for each prompt")
-    if task.choices and (policy.draws or policy.sprint is not None):
-        raise RequestError("choices are compared, not drawn; leave out the temperature (and SPRINT)")
-    job = Job(denoiser, task, policy, generators, on_step, layout.image_offset)
+    check_choices(task, policy)
+    keys = canvas_keys(generators) if policy.counts else ()
+    job = Job(denoiser, task, policy, generators, on_step, layout.image_offset, keys)
     canvas = open_canvas(task, layout, policy.block_size, torch.device(device))
     everyone = torch.arange(len(task.prompts), device=device)
     cache, ended = Cache(None, 0, everyone), torch.zeros_like(everyone, dtype=torch.bool)

@@ -8,9 +8,10 @@ import torch
 from unveil.diffusion.guidance import guide
 from unveil.errors import RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
+from unveil.sampling.chance import step_numbers
 from unveil.sampling.choices import choose_among
 from unveil.sampling.commit import Quota, commit_confident
-from unveil.sampling.draw import Draw, draw, hide
+from unveil.sampling.draw import Draw, draw, draw_at, hide
 from unveil.sampling.sprint import Sprint, candidates, importance, kept_count, kept_places
 from unveil.shapes import Bool, Float, Int, Tensor
 
@@ -26,7 +27,8 @@ class Policy:
     and was trained to; without, the canvas ends with the last code. Texts always fill whole blocks.
     official: MASK may be predicted (and may then remain), text may hold codes, a plan keeps the header it wrote:
     what the official code does, for comparison with it.
-    sprint: prune what later steps of a block look at; approximate. None looks at everything.
+    sprint: prune what later steps of a block look at; approximate. None looks at everything. Without reuse_prefix the
+    first steps of each block compute the whole window, as the official code does: the same tokens, slower.
     """
 
     quota: Quota
@@ -37,14 +39,21 @@ class Policy:
     official: bool = False
     sprint: Sprint | None = None
 
-    def __post_init__(self) -> None:
-        if self.sprint is not None and not self.reuse_prefix:
-            raise RequestError("SPRINT prunes what is kept of the prefix, so it needs reuse_prefix")
-
     @property
     def draws(self) -> bool:
         """Whether random numbers are needed."""
         return self.draw.temperature > 0 or (self.sprint is not None and self.sprint.score == "random")
+
+    @property
+    def counts(self) -> bool:
+        """Whether they come by counter; the official code and SPRINT draw one after the other."""
+        return self.draw.temperature > 0 and self.sprint is None and not self.official
+
+
+def check_choices(task: Task, policy: Policy) -> None:
+    """Raise RequestError unless the policy can choose among the task's choices, if it has any."""
+    if task.choices and (policy.draws or policy.sprint is not None):
+        raise RequestError("choices are compared, not drawn; leave out the temperature (and SPRINT)")
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class Job:
     generators: Sequence[torch.Generator]  # one per row; none needed at temperature 0
     on_step: OnStep | None
     image_offset: int = 0  # where codes begin; SPRINT keeps text and codes apart
+    keys: Sequence[int] = ()  # one per row, of the random numbers by counter
 
 
 def look(
@@ -185,17 +195,25 @@ def choose(
     logits: Float[Tensor, "R B N V"],
     rows: Int[Tensor, " B"],
     masked: Bool[Tensor, "B N"],
-    end: int,
+    at: tuple[int, int],
 ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """A candidate for each position, its confidence and its rank: guide, hide what is not allowed, draw."""
+    """A candidate for each position, its confidence and its rank: guide, hide what is not allowed, draw.
+
+    `at` is (block, step), from which random numbers follow.
+    """
     guided = hide(guide(logits, job.task.guidance), job.task.allowed, canvas.mask)
     policy = job.policy
+    if policy.counts:
+        numbers = step_numbers([job.keys[i] for i in rows.tolist()], *at, masked.shape[1])
+        tokens, confidence = draw_at(guided, policy.draw, numbers.to(guided.device))
+        return tokens, confidence, confidence
     generators = [job.generators[i] for i in rows.tolist()] if policy.draws else []
     if policy.sprint is not None:
         tokens, score, confidence = candidates(guided, masked, policy.sprint.score, policy.draw.temperature, generators)
         return tokens, confidence, score
     tokens, confidence = draw(guided, policy.draw, generators)
     if job.task.choices:
+        end = canvas.bounds(at[0])[1]
         new, line = min(end - canvas.prefix, masked.shape[1]), canvas.ids[rows, canvas.prefix : end]
         among_them = choose_among(job.task.choices, line, canvas.mask, tokens[:, -new:], guided[:, -new:].softmax(-1))
         tokens[:, -new:], confidence[:, -new:] = among_them
@@ -218,13 +236,16 @@ def denoise(
         logits = look_pruned(job, canvas, rows, cache.pruned, start, end)
     else:
         logits, past, states = look(job.denoiser, canvas, rows, cache, start, end)
-        if job.policy.reuse_prefix and cache.length < start:
-            cache = remember(job, cache, past, states, rows, start)
-        if sprint is not None and step == sprint.warmup - 1 and start:
-            cache = prune(job, canvas, cache, start)
+        pruning = sprint is not None and step == sprint.warmup - 1 and start > 0
+        grown = cache
+        if cache.length < start and (job.policy.reuse_prefix or pruning):
+            grown = remember(job, cache, past, states, rows, start)
+        if pruning:
+            grown = prune(job, canvas, grown, start)
+        cache = grown if job.policy.reuse_prefix else replace(cache, pruned=grown.pruned)
     before = canvas.ids[rows, start:end]
     masked = before == canvas.mask
-    tokens, confidence, score = choose(job, canvas, logits, rows, masked, end)
+    tokens, confidence, score = choose(job, canvas, logits, rows, masked, (block, step))
     committed = commit_confident(confidence, masked, job.policy.quota.threshold, at_least, score)
     canvas.ids[rows, start:end] = torch.where(committed, tokens, before)
     if job.on_step is not None:

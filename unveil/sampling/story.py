@@ -7,8 +7,8 @@ import torch
 
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import GenerationError
-from unveil.sampling.canvas import Denoiser
 from unveil.sampling.generate import generate_codes, generate_text
+from unveil.sampling.loop import Filler
 from unveil.sampling.step import OnStep, Policy
 from unveil.sampling.stop import Stop
 from unveil.shapes import Int, Tensor
@@ -49,7 +49,7 @@ class StoryGuidance:
 
 
 def interleave(
-    denoiser: Denoiser,
+    filler: Filler,
     prompt: Sequence[int],
     prompts: Prompts,
     *,
@@ -59,7 +59,6 @@ def interleave(
     picture: Policy,
     generators: Sequence[torch.Generator] = (),
     on_step: OnStep | None = None,
-    device: torch.device | str = "cpu",
 ) -> Iterator[Words | Picture]:
     """Words, picture, words, picture... as they are finished; `prompt` is `prompts.interleave(...)`.
 
@@ -73,7 +72,7 @@ def interleave(
     layout, history = prompts.layout, list(prompt)
     for number in range(limits.pictures):
         new = generate_text(
-            denoiser,
+            filler,
             [history],
             layout,
             tokens=limits.text_tokens,
@@ -81,7 +80,6 @@ def interleave(
             stop=Stop((layout.pad, layout.boi)),
             generators=generators,
             on_step=on_step,
-            device=device,
         )[0]
         ends = new[-1] != layout.boi
         words, grid = (_without_end(new, layout), (0, 0)) if ends else read_header(new, layout)
@@ -93,7 +91,7 @@ def interleave(
         branches = story_branches(prompts, history, words, grid, guidance.later if number else guidance.first)
         _check_room(grid, max(len(history), *(len(b[0]) for b in branches), 0), limits)
         codes = generate_codes(
-            denoiser,
+            filler,
             [history],
             layout,
             grid=grid,
@@ -103,7 +101,6 @@ def interleave(
             crop_branches=False,
             generators=generators,
             on_step=on_step,
-            device=device,
         )[0]
         yield Picture(codes)
         history += [*(codes.flatten() + layout.image_offset).tolist(), layout.eoi]

@@ -1,5 +1,6 @@
 """The backbone: token ids and a visibility mask in, logits over text tokens and image codes out."""
 
+from collections.abc import Sequence
 from typing import Self, TypeAlias
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from unveil.config.tree import BackboneConfig, VocabConfig
 from unveil.model.backbone.layer import KeysValues, Layer
+from unveil.model.backbone.packed import Segment, by_tile, hidden_packed
 from unveil.model.layers.norm import RMSNorm
 from unveil.model.layers.rotary import rotary_tables
 from unveil.shapes import Bool, Float, Int, Tensor
@@ -93,7 +95,7 @@ class Backbone(nn.Module):
         loads: when given, receives one (E) tensor per mixture layer: tokens that each expert received.
         trail: when given, receives the states after each layer.
         """
-        x = tokens if tokens.is_floating_point() else self._embedded(tokens)
+        x = tokens if tokens.is_floating_point() else self.embedded(tokens)
         tables = self._tables(positions, x.dtype)
         visible = visible[None, None] if visible.ndim == 2 else visible[:, None] if visible.ndim == 3 else visible
         present: list[KeysValues] = []
@@ -106,12 +108,28 @@ class Backbone(nn.Module):
                 loads.append(load)
         return self.model.norm(x), tuple(present)
 
-    def logits(self, states: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
-        """Scores over the vocabulary, cast to float32 after the product (spec backbone 3.1)."""
-        scores = self.lm_head(states)
+    def allocate(self, branches: int, length: int) -> Float[Tensor, "R layers 2 KV L head"]:
+        """Room for the keys and values of `length` positions in every branch, for `packed` to fill."""
+        config, weight = self.config, self.model.word_embeddings.weight
+        shape = (branches, config.layers, 2, config.kv_heads, length, config.head_dim)
+        return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+
+    def packed(
+        self,
+        tokens: Int[Tensor, " N"],
+        positions: Int[Tensor, " N"],
+        segments: Sequence[Segment],
+        tile: int | None = None,
+    ) -> Float[Tensor, "M D"]:
+        """As `hidden` under the block-causal mask, for many lines of any length at once; see `hidden_packed`."""
+        return hidden_packed(self, tokens, positions, segments, tile)
+
+    def logits(self, states: Float[Tensor, "*batch D"], tile: int | None = None) -> Float[Tensor, "*batch V"]:
+        """Scores over the vocabulary, cast to float32 after the product (spec backbone 3.1); `tile` as in `packed`."""
+        (scores,) = by_tile(lambda rows: (self.lm_head(rows),), tile, states)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
-    def _embedded(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+    def embedded(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
         """Looked up where the table lies: on the host it need not take memory of the device, and few rows travel."""
         table = self.model.word_embeddings
         return table(ids.to(table.weight.device)).to(ids.device)

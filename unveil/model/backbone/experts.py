@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from unveil.model.layers.quantized import Format, QuantizedWeight
 from unveil.shapes import Float, Int, Tensor
 
+EXPERT_TILE = 16  # rows of a product in `apply_experts_tiled`
+
 
 class ExpertWeights(NamedTuple):
     """The weights of all experts of a layer, stacked on the first axis: floats, or quantized."""
@@ -35,10 +37,15 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, width, expert_width))
 
     def forward(
-        self, x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+        self,
+        x: Float[Tensor, "N D"],
+        chosen: Int[Tensor, "N K"],
+        weights: Float[Tensor, "N K"],
+        entry: ExpertsEntry | None = None,
     ) -> Float[Tensor, "N D"]:
-        """The weighted sum of the chosen experts' outputs."""
-        return apply_experts(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
+        """The weighted sum of the chosen experts' outputs, by the usual entry or by another."""
+        entry = apply_experts if entry is None else entry
+        return entry(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
 
 
 class QuantizedExperts(nn.Module):
@@ -51,10 +58,15 @@ class QuantizedExperts(nn.Module):
         self.down_proj = QuantizedWeight(experts.down_proj.detach(), form)
 
     def forward(
-        self, x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+        self,
+        x: Float[Tensor, "N D"],
+        chosen: Int[Tensor, "N K"],
+        weights: Float[Tensor, "N K"],
+        entry: ExpertsEntry | None = None,
     ) -> Float[Tensor, "N D"]:
-        """The weighted sum of the chosen experts' outputs."""
-        return apply_experts(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
+        """The weighted sum of the chosen experts' outputs, by the usual entry or by another."""
+        entry = apply_experts if entry is None else entry
+        return entry(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
 
 
 def apply_experts_reference(
@@ -83,8 +95,30 @@ def apply_experts_sorted(
     """
     visits, order = _visits_by_expert(x, chosen)
     counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0]).tolist()
+
+    def by_expert(rows: Float[Tensor, "N*K in"], matrices: Tensor | QuantizedWeight) -> Float[Tensor, "N*K out"]:
+        return torch.cat([F.linear(r, w) for r, w in zip(rows.split(counts), matrices.unbind(), strict=True)])
+
+    inner = F.silu(by_expert(visits, experts.gate)) * by_expert(visits, experts.up)  # (N * K, F)
+    return _combine(by_expert(inner, experts.down), order, weights, x.dtype)
+
+
+def apply_experts_tiled(
+    x: Float[Tensor, "N D"], experts: ExpertWeights, chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+) -> Float[Tensor, "N D"]:
+    """As `apply_experts_sorted`, every product with `EXPERT_TILE` rows: a token's numbers do not depend on the others.
+
+    Kernels choose their order of summation by the number of rows; with one number there is one order.
+    """
+    visits, order = _visits_by_expert(x, chosen)
+    counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0]).tolist()
+    outputs = [x.new_empty(0, x.shape[1])]
     runs = zip(visits.split(counts), experts.gate.unbind(), experts.up.unbind(), experts.down.unbind(), strict=True)
-    return _combine(torch.cat([gated_mlp(*run) for run in runs]), order, weights, x.dtype)
+    for rows, *expert in runs:
+        for tile in rows.split(EXPERT_TILE) if len(rows) else ():
+            filled = F.pad(tile, (0, 0, 0, EXPERT_TILE - len(tile)))
+            outputs.append(gated_mlp(filled, *expert)[: len(tile)])
+    return _combine(torch.cat(outputs), order, weights, x.dtype)
 
 
 def apply_experts_grouped(
@@ -134,6 +168,11 @@ apply_experts = apply_experts_sorted
 """The entry the model uses."""
 
 EXPERTS: Mapping[str, ExpertsEntry] = MappingProxyType(
-    {"reference": apply_experts_reference, "sorted": apply_experts_sorted, "grouped": apply_experts_grouped}
+    {
+        "reference": apply_experts_reference,
+        "sorted": apply_experts_sorted,
+        "tiled": apply_experts_tiled,
+        "grouped": apply_experts_grouped,
+    }
 )
 """Every implementation of the seam; a test holds each one to the reference."""

@@ -1,0 +1,226 @@
+"""What goes wrong with one request stays with it; limits say their numbers; what is let go is freed."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unveil.diffusion.guidance import Guidance
+from unveil.engine import Engine, Request
+from unveil.errors import BusyError, CancelledError, GenerationError, PromptError, RequestError
+from unveil.sampling import Allowed, Draw, Policy, Quota, Task
+
+POISON = 29  # an id that the faulty models cannot stand
+
+
+def picture(prompt, tokens=24, steps=4, **more):
+    guidance = Guidance.simple(2.0, 0.7)
+    task = Task([prompt], tokens, Allowed(32, 48), branches=[[prompt[:2]]], guidance=guidance)
+    return Request(task, Policy(Quota(2.0, steps), 8), **more)
+
+
+def drawn(seed):
+    request = picture([1, 2, 3])
+    policy = replace(request.policy, draw=Draw(1.0))
+    return replace(request, policy=policy, generator=torch.Generator().manual_seed(seed))
+
+
+class Faulty:
+    """A real model that does something else when it meets the poison."""
+
+    def __init__(self, model, fault, most=10**9):
+        self.model, self.fault, self.most = model, fault, most
+
+    def allocate(self, branches, length):
+        return self.model.allocate(branches, length)
+
+    def packed(self, tokens, positions, segments, tile):
+        if self.fault == "memory" and len(tokens) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        poisoned = bool((tokens == POISON).any())
+        if self.fault == "raise" and poisoned:
+            raise ValueError("a kernel failed")
+        states = self.model.packed(tokens, positions, segments, tile)
+        if self.fault == "nan":  # the rows of the poisoned lines alone
+            rows, at = 0, 0
+            for segment in segments:
+                end = at + segment.end - segment.start
+                if (tokens[at:end] == POISON).any() or segment.cache.isnan().any():
+                    segment.cache.fill_(torch.nan)
+                    states[rows : rows + len(segment.wanted)] = torch.nan
+                at, rows = end, rows + len(segment.wanted)
+        return states
+
+    def logits(self, states, tile):
+        return self.model.logits(states, tile)
+
+
+def mixed(count, poisoned=()):
+    return [picture([POISON if i in poisoned else 1, i, *range(i % 5), 2], tokens=8 + i % 9) for i in range(count)]
+
+
+def tokens_of(handle):
+    try:
+        return handle.tokens()
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("nan", GenerationError), ("raise", ValueError)])
+def test_a_poisoned_request_fails_alone(backbone, layout, fault, kind):
+    asked = mixed(9, poisoned=(0, 4))
+    solo = [Engine(backbone, layout, batch_invariant=True).submit(r).tokens() for r in asked]
+    engine = Engine(Faulty(backbone, fault), layout, batch_invariant=True)
+    found = [tokens_of(handle) for handle in [engine.submit(r) for r in asked]]
+    assert [isinstance(f, kind) for f in found] == [i in (0, 4) for i in range(9)]
+    assert [f for i, f in enumerate(found) if i not in (0, 4)] == [s for i, s in enumerate(solo) if i not in (0, 4)]
+    assert engine.cache_bytes == 0 and not engine.running
+
+
+def test_a_listener_that_raises_fails_its_own_request(backbone, layout):
+    def bad(event):
+        raise ZeroDivisionError
+
+    engine = Engine(backbone, layout)
+    first, second = engine.submit(picture([1, 2], on_step=bad)), engine.submit(picture([1, 3]))
+    assert second.tokens() == Engine(backbone, layout).submit(picture([1, 3])).tokens()
+    with pytest.raises(ZeroDivisionError):
+        first.tokens()
+
+
+def test_without_memory_for_all_smaller_batches_give_the_same(backbone, layout):
+    asked = mixed(8)
+    solo = [Engine(backbone, layout).submit(r).tokens() for r in asked]
+    engine = Engine(Faulty(backbone, "memory", most=100), layout)
+    assert [handle.tokens() for handle in [engine.submit(r) for r in asked]] == solo
+    assert engine.batch < 8
+
+
+def test_without_memory_for_one_it_is_refused_with_numbers(backbone, layout):
+    engine = Engine(Faulty(backbone, "memory", most=8), layout)
+    with pytest.raises(BusyError, match="2 branches of 32 positions do not fit even alone"):
+        engine.submit(picture([1, 2, 3])).tokens()
+    assert engine.cache_bytes == 0
+
+
+def test_a_cache_limit_makes_requests_wait_and_refuses_what_never_fits(backbone, layout):
+    one = backbone.allocate(2, 32).nbytes
+    engine = Engine(backbone, layout, cache_limit=2 * one)
+    handles = [engine.submit(drawn(i)) for i in range(5)]
+    assert [h.tokens() for h in handles] == [Engine(backbone, layout).submit(drawn(i)).tokens() for i in range(5)]
+    assert engine.most_cache_bytes == 2 * one
+    with pytest.raises(BusyError, match=r"2 x 72 positions of keys and values do not fit"):
+        engine.submit(picture([1, 2, 3], tokens=64)).tokens()
+
+
+def test_the_cache_has_the_size_of_the_formula(backbone, layout):
+    engine = Engine(backbone, layout)
+    engine.submit(picture([1, 2, 3, 4, 5, 6, 7, 8], tokens=24)).tokens()
+    layers, kv_heads, head, positions, branches, size = 2, 2, 4, 32, 2, 8
+    assert engine.most_cache_bytes == layers * 2 * kv_heads * head * positions * branches * size
+
+
+def test_cancelling_stops_within_one_step_and_frees_the_cache(backbone, layout):
+    events, engine = [], Engine(backbone, layout)
+    kept, gone = engine.submit(picture([1, 2])), engine.submit(picture([3, 4], heard=events.append))
+    engine.step()
+    engine.step()
+    both, steps = engine.cache_bytes, len(events)
+    gone.cancel()
+    engine.step()
+    assert engine.cache_bytes == both // 2
+    assert [event.kind for event in events[steps:]] == ["failed"]
+    with pytest.raises(CancelledError):
+        gone.tokens()
+    assert kept.tokens() == Engine(backbone, layout).submit(picture([1, 2])).tokens()
+    waiting = engine.submit(picture([5, 6]))
+    waiting.cancel()
+    assert engine.step() is False and waiting.done and len(engine.queue) == 0
+
+
+def test_a_full_queue_says_so_with_numbers(backbone, layout):
+    engine = Engine(backbone, layout, queue=2)
+    handles = [engine.submit(picture([1, i])) for i in range(2)]
+    with pytest.raises(BusyError, match="queue full: 2 of 2 requests are waiting"):
+        engine.submit(picture([1, 9]))
+    assert all(handle.tokens() for handle in handles)
+
+
+def test_a_deadline_that_has_passed_fails_the_request_waiting_or_running(backbone, layout):
+    engine = Engine(backbone, layout, batch=1)
+    running, waiting = (engine.submit(picture([1, i], deadline=60)) for i in range(2))
+    engine.step()
+    for handle in (running, waiting):
+        handle.expires = 0.0
+        with pytest.raises(BusyError, match="deadline passed: no result after 60 s"):
+            handle.tokens()
+    assert engine.cache_bytes == 0 and len(engine.queue) == 0
+
+
+def test_priority_goes_before_coming_first(backbone, layout):
+    finished, engine = [], Engine(backbone, layout, batch=1, heard=lambda e: finished.append((e.kind, e.request)))
+    for priority in (0, 5, 0, 5):
+        engine.submit(picture([1, 2], tokens=8, priority=priority))
+    while engine.step():
+        pass
+    assert [number for kind, number in finished if kind == "done"] == [1, 3, 0, 2]
+
+
+def test_a_listener_hears_steps_blocks_the_picture_and_the_end(backbone, layout):
+    events = []
+    tokens = Engine(backbone, layout).submit(picture([1, 2], tokens=14, steps=2, heard=events.append)).tokens()
+    assert [event.kind for event in events] == ["step", "step", "block"] * 2 + ["picture", "done"]
+    assert [(e.block, e.step) for e in events if e.kind == "step"] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert events[2].tokens == tuple(tokens[:6]) and events[5].tokens == events[-1].tokens == tuple(tokens)
+
+
+def test_prompt_and_canvas_beyond_the_context_are_refused_with_numbers(backbone, layout):
+    engine = Engine(backbone, layout, context=30)
+    assert len(engine.submit(picture([1] * 6, tokens=24)).tokens()) == 24
+    with pytest.raises(PromptError, match=r"7 \+ 24 > 30"):
+        engine.submit(picture([1] * 7, tokens=24))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"deadline": 0.0}, "a deadline lies in the future"), ({"deadline": -1.0}, "a deadline lies in the future")],
+)
+def test_impossible_requests_are_refused(change, said):
+    with pytest.raises(RequestError, match=said):
+        picture([1, 2], **change)
+
+
+def test_drawing_needs_a_generator_and_one_prompt_is_one_request():
+    one = picture([1, 2])
+    with pytest.raises(RequestError, match="needs a random generator"):
+        replace(one, policy=replace(one.policy, draw=Draw(1.0)))
+    with pytest.raises(RequestError, match="one prompt, not 2"):
+        replace(one, task=replace(one.task, prompts=[[1], [2]], branches=[[[1], [2]]]))
+
+
+def test_two_engines_in_one_process_do_not_disturb_each_other_nor_the_global_generator(backbone, layout):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    alone = [Engine(backbone, layout).submit(drawn(seed)).tokens() for seed in (1, 2)]
+    engines = [Engine(backbone, layout), Engine(backbone, layout)]
+    handles = [engine.submit(drawn(seed)) for engine, seed in zip(engines, (1, 2), strict=True)]
+    for _ in range(40):
+        for engine in engines:
+            engine.step()
+    assert [handle.tokens() for handle in handles] == alone and alone[0] != alone[1]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_many_threads_may_ask_and_wait_at_once(backbone, layout):
+    engine, found = Engine(backbone, layout, batch=4), {}
+    solo = [Engine(backbone, layout).submit(picture([1, i])).tokens() for i in range(8)]
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: engine.submit(picture([1, i])).tokens()}))
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i] for i in range(8)] == solo
