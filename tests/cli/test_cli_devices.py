@@ -54,13 +54,11 @@ def test_a_precision_that_a_device_does_not_compute_in_is_one_line():
         check_precision(torch.device("cuda"), torch.float16)
 
 
-def test_a_precision_is_tried_before_weights_are_read(monkeypatch, tmp_path):
-    (tmp_path / "config.yaml").write_text("nothing")
-    monkeypatch.setattr("unveil.pipeline.place.choose_dtype", lambda name: torch.float8_e4m3fn)
-    monkeypatch.setattr("unveil.pipeline.uni.choose_dtype", lambda name: torch.float8_e4m3fn)
+def test_a_precision_is_tried_before_weights_are_read(monkeypatch, model_directory):
+    monkeypatch.setattr("unveil.pipeline.fit.filled", lambda *given: pytest.fail("the weights were read"))
+    monkeypatch.setattr("unveil.pipeline.fit.floats_of", lambda name: torch.float8_e4m3fn)
     with pytest.raises(RequestError, match="does not compute in float8_e4m3fn"):
-        Uni.load(tmp_path, "cpu")
-    monkeypatch.undo()
+        Uni.load(model_directory, "cpu")
     with pytest.raises(RequestError, match="dtype 'float8' cannot be used; use float32, bfloat16, float16"):
         choose_dtype("float8")
 

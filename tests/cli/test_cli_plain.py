@@ -49,7 +49,7 @@ def test_the_lazy_surface_gives_the_real_things():
 
 
 def test_config_lists_shows_and_compares(unveil):
-    assert unveil("config", "list").out.split() == ["official", "tiny"]
+    assert unveil("config", "list").out.split() == ["bench", "official", "tiny"]
     shown = json.loads(unveil("config", "show", "tiny", "--json").out)
     assert shown["backbone.width"] == load_preset("tiny").backbone.width and shown["sampling.grid"] == [8, 8]
     assert "backbone.experts = 256\n" in unveil("config", "show", "official").out
@@ -71,7 +71,7 @@ def test_config_shows_a_model_directory_and_names_an_unknown_key(unveil, refused
 def test_doctor_says_what_is_here(unveil):
     found = json.loads(unveil("doctor", "--json").out)
     assert found["python"] == sys.version.split()[0] and found["memory_gib"] > 0
-    assert "torch" in found["packages"] and found["needs"].keys() == {"tiny", "official"}
+    assert "torch" in found["packages"] and found["needs"].keys() == {"bench", "tiny", "official"}
     assert "44 GiB in bfloat16" in found["needs"]["official"]
     assert "python: " in unveil("doctor").out
 
