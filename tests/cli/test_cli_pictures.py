@@ -249,5 +249,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(refused, model_direct
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    message = refused("generate", "a", "-o", tmp_path / "a.png", "--model", model_directory)
+    message = refused("generate", "a", "-o", tmp_path / "a.png", "--model", model_directory, "--quiet")
     assert "No space left on device" in message and os.listdir(tmp_path) == []
