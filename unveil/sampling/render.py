@@ -13,7 +13,6 @@ from unveil.diffusion.solver import OnStep, VelocityField, clip_guidance, draw_n
 from unveil.errors import RequestError
 from unveil.shapes import Float, Int, Tensor, UInt8
 
-
 C = TypeVar("C")
 
 
@@ -79,7 +78,8 @@ def conditioned_field(
 ) -> VelocityField:
     """The decoder as a velocity field in float32; with guidance, away from what it draws for all-zero features.
 
-    Both branches go through the decoder in one batch; what does not depend on time is computed once. Guidance 0 needs one branch only.
+    Both branches go through the decoder in one batch; what does not depend on time is computed once. Guidance 0 needs
+    one branch only.
     """
 
     told = condition if guidance == 0 else torch.cat([condition, torch.zeros_like(condition)])
