@@ -4,7 +4,7 @@ B batch · L positions · P prefix · D width · H heads · K chosen experts · 
 V vocabulary · C channels · h w grid. A signature reads `Float[Tensor, "B L D"]`; checks happen in the tests only.
 """
 
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Complex, Float, Int, UInt8
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]
+__all__ = ["Bool", "Complex", "Float", "Int", "Tensor", "UInt8"]

@@ -97,6 +97,14 @@ def test_the_unconditional_branch_is_all_zero_features_of_the_same_length(parts,
     torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_does_not_depend_on_time_is_computed_once_per_picture(parts, config, codes, monkeypatch):
+    contexts, context = [], parts[0].context
+    monkeypatch.setattr(parts[0], "context", lambda *given: contexts.append(given) or context(*given))
+    draw(parts, config, codes[:1], [5])
+    (given,) = contexts  # of three evaluations
+    assert given[1:] == ((4, 2), (8, 4)) and not given[0][1].any()  # the second branch is without condition
+
+
 def test_pixels_are_clamped_times_255_and_truncated(config):
     class Values:
         def decode(self, z):

@@ -1,7 +1,8 @@
 """Codes to a picture: noise follows the image decoder's velocity to latents, and the VAE decodes them (spec 6)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import cache
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -12,19 +13,17 @@ from unveil.diffusion.solver import OnStep, VelocityField, clip_guidance, draw_n
 from unveil.errors import RequestError
 from unveil.shapes import Float, Int, Tensor, UInt8
 
+C = TypeVar("C")
 
-class ConditionedVelocity(Protocol):
+
+class ConditionedVelocity(Protocol[C]):
     """The image decoder: velocity at latents and time, given the features of a grid of codes."""
 
-    def __call__(
-        self,
-        latents: Float[Tensor, "B C H W"],
-        t: Float[Tensor, " B"],
-        condition: Float[Tensor, "B N D"],
-        grid: tuple[int, int],
-        /,
-    ) -> Float[Tensor, "B C H W"]:
-        """The velocity data - noise."""
+    def context(self, condition: Float[Tensor, "B N D"], grid: tuple[int, int], size: tuple[int, int], /) -> C:
+        """What all times share, for latents of `size` = (H, W)."""
+
+    def velocity(self, latents: Float[Tensor, "B C H W"], t: Float[Tensor, " B"], context: C, /) -> Tensor:
+        """The velocity data - noise, (B, C, H, W)."""
 
 
 class LatentDecoder(Protocol):
@@ -37,7 +36,7 @@ class LatentDecoder(Protocol):
 @torch.no_grad()
 def render(
     codes: Int[Tensor, "B h w"],
-    decoder: ConditionedVelocity,
+    decoder: ConditionedVelocity[C],
     code_embedding: Callable[[Int[Tensor, "B h w"]], Float[Tensor, "B N D"]],
     vae: LatentDecoder,
     config: ModelConfig,
@@ -75,22 +74,28 @@ def render(
 
 
 def conditioned_field(
-    decoder: ConditionedVelocity, condition: Float[Tensor, "B N D"], grid: tuple[int, int], guidance: float
+    decoder: ConditionedVelocity[C], condition: Float[Tensor, "B N D"], grid: tuple[int, int], guidance: float
 ) -> VelocityField:
     """The decoder as a velocity field in float32; with guidance, away from what it draws for all-zero features.
 
-    Both branches go through the decoder in one batch. Guidance 0 needs one branch only.
+    Both branches go through the decoder in one batch; what does not depend on time is computed once. Guidance 0 needs
+    one branch only.
     """
 
+    told = condition if guidance == 0 else torch.cat([condition, torch.zeros_like(condition)])
+
+    @cache
+    def context(height: int, width: int) -> C:
+        return decoder.context(told, grid, (height, width))
+
     def plain(x: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
-        return decoder(x.to(condition.dtype), t, condition, grid).float()
+        return decoder.velocity(x.to(condition.dtype), t, context(*x.shape[2:])).float()
 
     def guided(x: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
         twice = x.to(condition.dtype).repeat(2, 1, 1, 1)
-        positive, negative = decoder(twice, t.repeat(2), both, grid).chunk(2)
+        positive, negative = decoder.velocity(twice, t.repeat(2), context(*x.shape[2:])).chunk(2)
         return clip_guidance(positive, negative, guidance)
 
-    both = torch.cat([condition, torch.zeros_like(condition)])
     return plain if guidance == 0 else guided
 
 

@@ -8,9 +8,7 @@ from torch.nn import functional as F
 
 from unveil.model.image_decoder.positions import rotate
 from unveil.model.layers.norm import RMSNorm
-from unveil.shapes import Float, Tensor
-
-Turn = tuple[Tensor, Tensor]
+from unveil.shapes import Complex, Float, Tensor
 
 
 class Attention(nn.Module):
@@ -26,7 +24,7 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(width // heads, eps)
         self.norm_k = RMSNorm(width // heads, eps)
 
-    def forward(self, x: Float[Tensor, "B L D"], turn: Turn) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], turn: Complex[Tensor, "L half"]) -> Float[Tensor, "B L D"]:
         """Softmax attention over the whole sequence; pads are real, learned tokens and take part."""
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)) for to in (self.to_q, self.to_k, self.to_v))
         q, k = (rotate(norm(y).transpose(1, 2), turn) for norm, y in ((self.norm_q, q), (self.norm_k, k)))
@@ -66,7 +64,7 @@ class Block(nn.Module):
         self.ffn_norm1 = RMSNorm(width, eps)
         self.ffn_norm2 = RMSNorm(width, eps)
 
-    def forward(self, x: Float[Tensor, "B L D"], turn: Turn) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], turn: Complex[Tensor, "L half"]) -> Float[Tensor, "B L D"]:
         """The layer without time: scales and gates are one (the refiner of the condition)."""
         x = x + self.attention_norm2(self.attention(self.attention_norm1(x), turn))
         out: Tensor = x + self.ffn_norm2(self.feed_forward(self.ffn_norm1(x)))
@@ -84,7 +82,7 @@ class TimedBlock(Block):
         self.adaLN_modulation = nn.ModuleList([nn.Linear(time_width, 4 * width)])
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "B L D"], turn: Turn, time: Float[Tensor, "B T"]
+        self, x: Float[Tensor, "B L D"], turn: Complex[Tensor, "L half"], time: Float[Tensor, "B T"]
     ) -> Float[Tensor, "B L D"]:
         """One layer at the given time embedding."""
         s1, g1, s2, g2 = self.adaLN_modulation[0](time)[:, None].chunk(4, dim=-1)  # (B, 1, D) each

@@ -6,6 +6,8 @@ latents    patches -> noise refiner (2) --+
 condition  norm, linear -> refiner (2) ---+    (image tokens first, then the condition)
 """
 
+from typing import NamedTuple
+
 import torch
 from einops import rearrange
 from torch import nn
@@ -16,7 +18,14 @@ from unveil.model.image_decoder.blocks import Block, FinalLayer, TimedBlock, Tim
 from unveil.model.image_decoder.initialize import scaled_normal
 from unveil.model.image_decoder.positions import condition_positions, image_positions, rotary_angles, rotation
 from unveil.model.layers.norm import RMSNorm
-from unveil.shapes import Float, Tensor
+from unveil.shapes import Complex, Float, Tensor
+
+
+class Context(NamedTuple):
+    """The part of the decoder's work that does not depend on time or noise."""
+
+    condition: Float[Tensor, "B M D"]  # refined, with its pads
+    turn: Complex[Tensor, "L half"]  # the image's tokens first
 
 
 class ImageDecoder(nn.Module):
@@ -54,25 +63,37 @@ class ImageDecoder(nn.Module):
         numbers. Without condition the features are zeros of the same length, not an empty sequence.
         Raises RequestError when a side is longer than the rotary tables (`axes_lens`).
         """
+        return self.velocity(latents, t, self.context(condition, grid, (latents.shape[2], latents.shape[3])))
+
+    def context(self, condition: Float[Tensor, "B N D"], grid: tuple[int, int], size: tuple[int, int]) -> Context:
+        """What all times of a picture share, for latents of `size` = (H, W): the refined condition and the rotation."""
         config, patch = self.config, self.config.patch_size
-        rows, columns = latents.shape[2] // patch, latents.shape[3] // patch
-        n_image, n_condition = rows * columns, condition.shape[1]
+        rows, columns = size[0] // patch, size[1] // patch
+        n_condition = condition.shape[1]
         assert grid[0] * grid[1] == n_condition, f"{n_condition} features for a grid of {grid[0]} x {grid[1]}"
-        image_pads, condition_pads = -n_image % config.pad_multiple, -n_condition % config.pad_multiple
-        cos, sin = self._turn((rows, columns), image_pads, grid, condition_pads, latents.device)
+        image_pads, condition_pads = -(rows * columns) % config.pad_multiple, -n_condition % config.pad_multiple
+        turn = self._turn((rows, columns), image_pads, grid, condition_pads, condition.device)
+        c = self.semantic_embedder(condition.to(self.cap_pad_token.dtype))
+        c = _pad(c, self.cap_pad_token, condition_pads)
+        for layer in self.context_refiner:
+            c = layer(c, turn[-c.shape[1] :])
+        return Context(c, turn)
+
+    def velocity(
+        self, latents: Float[Tensor, "B C H W"], t: Float[Tensor, " B"], context: Context
+    ) -> Float[Tensor, "B C H W"]:
+        """As `forward`, given the context of latents of this size."""
+        patch = self.config.patch_size
+        rows, columns = latents.shape[2] // patch, latents.shape[3] // patch
+        n_image, image_pads = rows * columns, -(rows * columns) % self.config.pad_multiple
         time = self.t_embedder(t)
         x = rearrange(latents, "b c (h p) (w q) -> b (h w) (p q c)", p=patch, q=patch)
         x = _pad(self.all_x_embedder[self.key](x.to(self.x_pad_token.dtype)), self.x_pad_token, image_pads)
-        c = self.semantic_embedder(condition.to(self.x_pad_token.dtype))
-        c = _pad(c, self.cap_pad_token, condition_pads)
-        length = x.shape[1]
         for layer in self.noise_refiner:
-            x = layer(x, (cos[:length], sin[:length]), time)
-        for layer in self.context_refiner:
-            c = layer(c, (cos[length:], sin[length:]))
-        x = torch.cat([x, c], dim=1)
+            x = layer(x, context.turn[: x.shape[1]], time)
+        x = torch.cat([x, context.condition], dim=1)
         for layer in self.layers:
-            x = layer(x, (cos, sin), time)
+            x = layer(x, context.turn, time)
         patches = self.all_final_layer[self.key](x[:, :n_image], time)
         velocity: Tensor = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
         return velocity
@@ -95,7 +116,7 @@ class ImageDecoder(nn.Module):
         codes: tuple[int, int],
         condition_pads: int,
         device: torch.device,
-    ) -> tuple[Float[Tensor, "L half 1"], Float[Tensor, "L half 1"]]:
+    ) -> Complex[Tensor, "L half"]:
         """Rotation of every token, image first; the image lies one step after the last of the condition."""
         config, line = self.config, self.config.condition_layout == "line"
         after = codes[0] * codes[1] + condition_pads + 1 if line else 2

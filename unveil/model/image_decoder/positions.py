@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from unveil.shapes import Float, Int, Tensor
+from unveil.shapes import Complex, Float, Int, Tensor
 
 
 def image_positions(sequence: int, grid: tuple[int, int], padding: int, device: torch.device) -> Int[Tensor, "L 3"]:
@@ -40,19 +40,18 @@ def rotary_angles(
     return torch.cat(angles, dim=-1)
 
 
-def rotation(angles: Float[Tensor, "L half"]) -> tuple[Float[Tensor, "L half 1"], Float[Tensor, "L half 1"]]:
-    """Cosine and sine of the angles, computed once per forward pass and used by every layer."""
-    return angles.cos()[..., None], angles.sin()[..., None]
+def rotation(angles: Float[Tensor, "L half"]) -> Complex[Tensor, "L half"]:
+    """cos + i sin of the angles, computed once per picture and used by every layer."""
+    return torch.complex(angles.cos(), angles.sin())
 
 
-def rotate(
-    x: Float[Tensor, "B H L dim"], turn: tuple[Float[Tensor, "L half 1"], Float[Tensor, "L half 1"]]
-) -> Float[Tensor, "B H L dim"]:
-    """Turn the neighbouring pairs (2j, 2j+1) of each head in float32; the backbone pairs halves instead."""
-    cos, sin = turn
-    pairs = x.float().reshape(*x.shape[:-1], -1, 2)  # (B, H, L, half, 2)
-    even, odd = pairs.chunk(2, dim=-1)
-    return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
+def rotate(x: Float[Tensor, "B H L dim"], turn: Complex[Tensor, "L half"]) -> Float[Tensor, "B H L dim"]:
+    """Turn the neighbouring pairs (2j, 2j+1) of each head, as complex numbers in float32.
+
+    The backbone pairs halves instead.
+    """
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (B, H, L, half)
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
 def _raster(sequence: int, grid: tuple[int, int], device: torch.device) -> Int[Tensor, "L 3"]:
