@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from unveil.config import load_preset
 from unveil.errors import RequestError, WeightsError
 from unveil.pipeline import Uni
-from unveil.weights.official_model import SIGVQ_FILE, fingerprint, is_official
+from unveil.weights.names import SIGVQ_FILE
+from unveil.weights.official_model import fingerprint, is_official
 from unveil.weights.sigvq import convert_sigvq
 
 GOLDEN = Path(__file__).parent / "golden"

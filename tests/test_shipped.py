@@ -75,6 +75,12 @@ def test_an_edit_with_a_mask_keeps_every_other_thing(shipped):
     assert fish in play.read(edited.image).things
 
 
+def test_edits_are_done_and_leave_the_rest(shipped):
+    outcomes = list(play.edit(shipped, 32, "test", unheard))
+    assert share(o for o in outcomes if o.score == "edit_done") >= 0.25
+    assert share(o for o in outcomes if o.score == "edit_kept") >= 0.35
+
+
 def test_pictures_are_described(shipped):
     assert share(play.describe(shipped, 24, "test", unheard)) >= 0.7
 

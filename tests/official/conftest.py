@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unveil.weights.official_model import SIGVQ_FILE
+from unveil.weights.names import SIGVQ_FILE
 from unveil.weights.sigvq import convert_sigvq
 
 GOLDEN = Path(__file__).parents[1] / "golden"

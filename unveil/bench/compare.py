@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from unveil.bench.setup import Counting, Setup
+from unveil.bench.setup import Setup
 from unveil.engine import Engine, Request
-from unveil.sampling import Policy, Sprint, unmask
+from unveil.sampling import Counted, Policy, Sprint, unmask
 
 Said = Callable[[str, int, int], None]
 DEFAULTS = Sprint()
@@ -90,9 +90,9 @@ def cache_formula(setup: Setup) -> int:
 
 
 def _by_loop(setup: Setup, policy: Policy) -> Run:
-    counting, start = Counting(setup.backbone), time.perf_counter()
-    codes = unmask(counting, setup.task, policy, setup.layout)[0]
-    return Run(codes, time.perf_counter() - start, counting.positions)
+    counted, start = Counted(setup.backbone), time.perf_counter()
+    codes = unmask(counted, setup.task, policy, setup.layout)[0]
+    return Run(codes, time.perf_counter() - start, counted.positions)
 
 
 def _by_engine(setup: Setup, engine: Engine) -> Run:

@@ -9,9 +9,8 @@ from unveil.config import ModelConfig
 from unveil.config.tree import VocabConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
-from unveil.model.backbone import Backbone, Past
+from unveil.model.backbone import Backbone
 from unveil.sampling import Allowed, Policy, Quota, Task
-from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.vocab.layout import SPECIAL, Layout
 
 
@@ -24,29 +23,6 @@ class Setup:
     layout: Layout
     task: Task
     policy: Policy
-
-
-class Counting:
-    """A denoiser that counts the positions that go through the model's layers."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-        self.positions = 0
-
-    def hidden(
-        self,
-        tokens: Int[Tensor, "B L"],
-        positions: Int[Tensor, "B L"],
-        visible: Bool[Tensor, "B L S"],
-        past: Past | None = None,
-    ) -> tuple[Float[Tensor, "B L D"], Past]:
-        """As the backbone's."""
-        self.positions += tokens.numel()
-        return self.backbone.hidden(tokens, positions, visible, past)
-
-    def logits(self, states: Float[Tensor, "B N D"]) -> Float[Tensor, "B N V"]:
-        """As the backbone's."""
-        return self.backbone.logits(states)
 
 
 def set_up(config: ModelConfig, *, prompt: int, nothing: int, codes: int, steps: int, seed: int = 0) -> Setup:

@@ -34,7 +34,7 @@ def convert(
         write(source, target, layout, progress(quiet), decoder=decoder)
         made = [file for file in target.rglob("*") if file.is_file()]
     else:
-        from unveil.weights.official_model import SIGVQ_FILE
+        from unveil.weights.names import SIGVQ_FILE
         from unveil.weights.sigvq import convert_sigvq
         from unveil.weights.verify import record
 

@@ -20,7 +20,7 @@ def fetch(
     from huggingface_hub.utils import logging
 
     from unveil.weights.fetch import fetch as bring
-    from unveil.weights.official_model import SIGVQ_FILE
+    from unveil.weights.names import SIGVQ_FILE
 
     logging.set_verbosity_error()  # what goes wrong is told once, in one line
     target = Path(repository.rsplit("/", 1)[-1]) if to is None else to

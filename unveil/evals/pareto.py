@@ -20,10 +20,9 @@ from unveil.pipeline.draw import prompted, render_codes
 from unveil.pipeline.inputs import by_length
 from unveil.pipeline.settings import PictureSettings, Streams
 from unveil.pipeline.watch import Watch
-from unveil.sampling import Denoiser, Loop, Past, Policy, Sprint, generate_codes
+from unveil.sampling import Counted, Loop, Policy, Sprint, generate_codes
 from unveil.scenes.claims import Claims, faults
 from unveil.scenes.example import Example, example
-from unveil.shapes import Bool, Float, Int, Tensor
 
 FIRST = 10_000_000  # training ends long before
 TASKS = ("t2i_one", "t2i_two")
@@ -71,29 +70,6 @@ class Point:
     def name(self) -> str:
         """What is swept, in a few words."""
         return f"{self.steps} steps, threshold {self.threshold:g}, guidance {self.guidance:g}, {self.cache}"
-
-
-class Counted:
-    """A denoiser that counts what goes through it."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.rows, self.positions = denoiser, 0, 0
-
-    def hidden(
-        self,
-        tokens: Int[Tensor, "B L"],
-        positions: Int[Tensor, "B L"],
-        visible: Bool[Tensor, "B L S"],
-        past: Past | None = None,
-    ) -> tuple[Float[Tensor, "B L D"], Past]:
-        """As the denoiser's."""
-        self.rows += len(tokens)
-        self.positions += tokens.numel()
-        return self.denoiser.hidden(tokens, positions, visible, past)
-
-    def logits(self, states: Float[Tensor, "B N D"]) -> Float[Tensor, "B N V"]:
-        """As the denoiser's."""
-        return self.denoiser.logits(states)
 
 
 def sweep(steps: int, threshold: float, guidance: float) -> list[Setting]:

@@ -15,7 +15,7 @@ from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
 from unveil.vocab.text import Text
-from unveil.weights.names import TOKENIZER_FILE
+from unveil.weights.names import SIGVQ_FILE, TOKENIZER_FILE
 from unveil.weights.official import load_official_backbone, load_official_part
 from unveil.weights.official_config import (
     DECODER_DIRECTORIES,
@@ -25,7 +25,6 @@ from unveil.weights.official_config import (
     official_image_tokenizer,
     official_vae,
 )
-from unveil.weights.official_model import SIGVQ_FILE
 from unveil.weights.read import assign, load_part
 from unveil.weights.sigvq import convert_sigvq
 

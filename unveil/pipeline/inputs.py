@@ -100,17 +100,29 @@ def device_of(parts: Parts) -> torch.device:
 
 @dataclass(frozen=True)
 class Entering:
-    """A part of the renderer that comes to the device when it is called."""
+    """A part of the renderer that comes to the device when it is asked for something."""
 
     parts: Parts
     name: str
 
-    def __call__(self, *given: Any) -> Any:
-        """What the part gives."""
+    @property
+    def part(self) -> Any:
+        """The part, on the device."""
         self.parts.enter(self.name)
-        return getattr(self.parts, self.name)(*given)
+        return getattr(self.parts, self.name)
+
+    def __call__(self, codes: Int[Tensor, "B h w"]) -> Any:
+        """What a code embedding gives."""
+        return self.part(codes)
+
+    def context(self, condition: Float[Tensor, "B N D"], grid: tuple[int, int], size: tuple[int, int]) -> Any:
+        """What an image decoder gives for all times."""
+        return self.part.context(condition, grid, size)
+
+    def velocity(self, latents: Float[Tensor, "B C H W"], t: Float[Tensor, " B"], context: Any) -> Any:
+        """What an image decoder gives at one time."""
+        return self.part.velocity(latents, t, context)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Any:
         """What a VAE gives."""
-        self.parts.enter(self.name)
-        return getattr(self.parts, self.name).decode(latents)
+        return self.part.decode(latents)

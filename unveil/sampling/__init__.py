@@ -2,6 +2,7 @@
 
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
 from unveil.sampling.commit import Quota
+from unveil.sampling.counted import Counted
 from unveil.sampling.draw import Allowed, Draw
 from unveil.sampling.generate import Plan, generate_codes, generate_text, read_plan, think
 from unveil.sampling.loop import Filler, Loop, fill, unmask
@@ -13,6 +14,7 @@ from unveil.sampling.story import Limits, Picture, StoryGuidance, Words, interle
 __all__ = [
     "Allowed",
     "Canvas",
+    "Counted",
     "Denoiser",
     "Draw",
     "Filler",

@@ -22,7 +22,7 @@ from unveil.errors import OutputError, RequestError, UnveilError, WeightsError
 from unveil.files import make_directory, write_atomic
 from unveil.version import VERSION
 from unveil.weights.manifest import MANIFEST_FILE, is_inside, read_manifest
-from unveil.weights.official_model import SIGVQ_FILE
+from unveil.weights.names import SIGVQ_FILE
 from unveil.weights.tensors import REMEDY
 from unveil.weights.verify import Heard, write_manifest
 

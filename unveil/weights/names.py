@@ -10,6 +10,7 @@ Every other name of release and dFactory is the same as in memory.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,8 @@ PART_FILES = {
 
 CONFIG_FILE = "config.yaml"
 TOKENIZER_FILE = "tokenizer.json"
+SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
+"""The code embedding in a released directory, once `unveil convert --sigvq` has written it."""
 
 _ON_DISK = re.compile(r"(.*\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 _PREFIXES = {"model.": "model.language_model.", "lm_head.": "model.lm_head."}  # ours -> LLaDA-Image's

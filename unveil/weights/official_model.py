@@ -21,13 +21,12 @@ from unveil.errors import WeightsError
 from unveil.files import check_inside
 from unveil.vocab.layout import Layout
 from unveil.vocab.text import Text
-from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
+from unveil.weights.names import CONFIG_FILE, SIGVQ_FILE, TOKENIZER_FILE
 from unveil.weights.official import INDEX_FILE, SINGLE_FILES, backbone_files, check_backbone
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind, official_model_config
 from unveil.weights.read import Parts, Unread, build, check_tensors, filled
 from unveil.weights.tensors import REMEDY, read_files
 
-SIGVQ_FILE = Path("image_tokenizer") / "sigvq_embedding.safetensors"
 _RENDERING = ("code_embedding", "decoder", "vae")
 _TURBO = {"solver": "turbo", "solver_steps": 8, "decoder_guidance": 0.0}
 _SAMPLE = 1 << 16  # bytes at each place where a fingerprint looks
