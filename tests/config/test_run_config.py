@@ -85,6 +85,7 @@ def test_an_impossible_value_names_its_field(change: dict[str, object], said: st
         ({"objective": "backbone", "rows": {}}, "rows"),
         ({"objective": "backbone", "rows": {"edit": 1}, "rates": [0.9, 0.1]}, "a low and a high one"),
         ({"objective": "backbone", "rows": {"edit": 1}, "rates": [0.0, 0.0]}, "above 0"),
+        ({"objective": "backbone", "rows": {"look": 1}, "fact_rates": [0.9, 0.1]}, "fact_rates must be a low"),
         ({"objective": "backbone", "rows": {"edit": 1}, "rates": [-1.0, 1.0]}, "rates"),
         ({"objective": "vae", "batch": 1, "crop": 0}, "crop"),
         ({"objective": "vae", "batch": 1, "crop": 13}, "crop"),

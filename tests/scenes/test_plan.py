@@ -19,6 +19,11 @@ def test_parsing_a_plan_gives_the_scene():
     assert parse_plan("gray.") == Scene("gray")
 
 
+def test_a_shuffled_plan_lays_out_the_same_scene(star_and_fish):
+    told = {plan(star_and_fish, generator("test", "plan", i)) for i in range(20)}
+    assert told == {plan(star_and_fish), "white. small blue fish row 2 column 4. large red star row 2 column 1."}
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -228,6 +228,28 @@ def test_with_a_place_weight_the_backbone_learns_where_each_code_stands(
     assert set(objective.parts(objective.module)) == {"backbone"}
 
 
+def test_rows_of_words_alone_have_no_place_to_learn(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    objective = backbone_objective(small, text, tokenizer, rows={"read": 2}, place_weight=1.0, place_layers=1)
+    ((loss, shown),) = objective.losses(0, torch.Generator().manual_seed(0))
+    assert torch.isfinite(loss) and "place_exact" not in shown and loss.item() == pytest.approx(shown["read"])
+
+
+def test_facts_are_masked_at_rates_of_their_own(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    shares = {}
+
+    class Watched(BackboneObjective):
+        def score(self, packed, masked, times, *rest):  # type: ignore[no-untyped-def]
+            shares[task] = float(masked.sum() / packed.maskable.sum())
+            return super().score(packed, masked, times, *rest)
+
+    made = backbone_objective(small, text, tokenizer, rows={"look": 1})
+    for task in ("look", "read", "generate"):
+        asked = BackboneTask(objective="backbone", rows={task: 4}, rates=(1, 1), fact_rates=(0.2, 0.2), copies=1)
+        watched = Watched(small, asked, text, tokenizer, made.backbone)
+        list(watched.losses(0, torch.Generator().manual_seed(0)))
+    assert shares["generate"] == 1 and 0.1 < shares["look"] < 0.3 and 0.1 < shares["read"] < 0.3
+
+
 def test_the_words_of_a_cell_are_those_of_the_thing_in_it() -> None:
     scene = Scene("gray", (Thing(0, 3, "digit", "red", "small", "4"),))
     truth = cell_words([scene], 8)

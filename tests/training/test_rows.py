@@ -1,6 +1,7 @@
 """Rows hold what the tasks say, and end where sampling ends."""
 
 import random
+import re
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from unveil.config import ModelConfig
 from unveil.sampling.canvas import Task, open_canvas
 from unveil.sampling.draw import Allowed
 from unveil.scenes.describe import DESCRIBE, parse_description
-from unveil.scenes.plan import plan
+from unveil.scenes.facts import FACTS
+from unveil.scenes.plan import parse_plan, placed
 from unveil.scenes.scene import BACKGROUNDS, COLORS, KINDS, Scene
 from unveil.training.packing import Row, pack
 from unveil.training.rows import KEEP, TASKS, Source, drafts, finish, scenes_of
@@ -103,7 +105,10 @@ def test_pictures_are_asked_for_by_their_plan_as_often_as_asked(source: Source) 
     found = 0
     for draft in drafts(half, "generate", 0, 200):
         (scene,) = scenes_of(draft)
-        found += draft.prefix == source.prompts.generate(plan(scene), *GRID)
+        words = source.prompts.text.decode([i for i in draft.prefix if isinstance(i, int)])
+        told = re.search(r"HUMAN(.*?)ASSISTANT", words)
+        assert told, words
+        found += parse_plan(told[1]) == scene
     assert 75 < found < 125
 
 
@@ -120,6 +125,34 @@ def test_copy_asks_for_the_same_picture_in_words_that_name_no_thing(source: Sour
         assert not words & set(wish.split())
         assert 6 <= len(scenes[0].things) <= 16
     assert len(wishes) == len(KEEP) + 1
+
+
+def test_look_is_the_prompt_of_sampling_and_tells_facts_of_the_picture(source: Source) -> None:
+    pad = source.prompts.layout.pad
+    for row, scenes in rows(source, "look"):
+        codes = torch.tensor(codes_of(scenes[0])).view(GRID) - 1024
+        assert row.prefix == source.prompts.understand(codes, FACTS)
+        response = row.branches[0].response
+        lines = source.prompts.text.decode(response[: response.index(pad)]).split("\n")
+        assert {scenes[0].background, *map(placed, scenes[0].things)} <= set(lines)
+
+
+def test_read_tells_what_its_words_say_and_shows_no_picture(source: Source) -> None:
+    pad, plans = source.prompts.layout.pad, 0
+    for row, scenes in rows(source, "read", 60):
+        assert not scenes
+        words = source.prompts.text.decode(row.prefix)
+        response = row.branches[0].response
+        lines = source.prompts.text.decode(response[: response.index(pad)]).split("\n")
+        laid_out = re.search(rf"HUMAN(\w+\..*\.)\n{FACTS}", words)
+        if laid_out:
+            plans += 1
+            scene = parse_plan(laid_out[1])
+            assert scene and {scene.background, *map(placed, scene.things)} <= set(lines)
+        else:
+            assert all(color in words for line in lines for color in COLORS if color in line.split()), (words, lines)
+            assert any(background in lines for background in BACKGROUNDS if background in words)
+    assert 20 < plans < 40
 
 
 def test_think_and_interleave_hold_every_picture_whole_after_its_header(source: Source, offset: int) -> None:

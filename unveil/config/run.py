@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from unveil.config.tree import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
-RowTask = Literal["generate", "understand", "edit", "copy", "think", "interleave"]
+RowTask = Literal["generate", "understand", "edit", "copy", "look", "read", "think", "interleave"]
 
 
 class OptimConfig(Config):
@@ -78,6 +78,7 @@ class BackboneTask(Config):
     drop_prompt: float = Field(0.1, ge=0, le=1)
     planned: float = Field(0.0, ge=0, le=1)  # share of the pictures to generate that are asked for by their layout plan
     rates: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest share of a block that is masked
+    fact_rates: tuple[Share, Share] = (0.1, 0.6)  # the same for rows of facts, whose words ask for each other
     weighting: Literal["mean", "elbo", "mtrs"] = "mean"
     rarity: float = Field(0.0, ge=0, le=1)  # at first a token counts (its count in the batch) ** -rarity
     rarity_steps: int = Field(0, ge=0)  # train steps over which `rarity` fades, until every token counts the same
@@ -90,8 +91,9 @@ class BackboneTask(Config):
 
     @model_validator(mode="after")
     def _check_rates(self) -> Self:
-        if not self.rates[0] <= self.rates[1] or self.rates[1] == 0:
-            raise ValueError(f"rates must be a low and a high one, the high one above 0, not {self.rates}")
+        for name, (low, high) in (("rates", self.rates), ("fact_rates", self.fact_rates)):
+            if not low <= high or high == 0:
+                raise ValueError(f"{name} must be a low and a high one, the high one above 0, not {(low, high)}")
         return self
 
 

@@ -3,6 +3,7 @@
 `white. large red star row 2 column 1. small blue fish row 2 column 4.` Rows and columns count from 1.
 """
 
+import random
 import re
 
 from unveil.scenes.phrase import like
@@ -14,10 +15,15 @@ _THING = re.compile(
 )
 
 
-def plan(scene: Scene) -> str:
-    """The background, then each thing with its cell, in reading order."""
-    things = [f"{like(t).words} row {t.row + 1} column {t.col + 1}" for t in scene.things]
-    return ". ".join([scene.background, *things]) + "."
+def plan(scene: Scene, rng: random.Random | None = None) -> str:
+    """The background, then each thing with its cell, in reading order or shuffled by `rng`."""
+    things = rng.sample(scene.things, len(scene.things)) if rng else scene.things
+    return ". ".join([scene.background, *map(placed, things)]) + "."
+
+
+def placed(thing: Thing) -> str:
+    """`large red star row 2 column 1`."""
+    return f"{like(thing).words} row {thing.row + 1} column {thing.col + 1}"
 
 
 def parse_plan(text: str) -> Scene | None:

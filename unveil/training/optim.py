@@ -12,7 +12,7 @@ _NUMBERED = re.compile(r"\.\d+\.")
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; only matrices decay; `config.slow` names parameters with a smaller rate.
+    """AdamW over all trainable parameters; only matrices decay; `config.slow` names parameters with another rate.
 
     With `config.orthogonal` the matrices of numbered modules (layers, refiners, the steps of a small network) take
     Muon's steps instead, at that multiple of the rate. Embeddings, heads, vectors and convolutions stay with AdamW.

@@ -7,8 +7,10 @@ from types import MappingProxyType
 
 import torch
 
+from unveil.scenes.claims import Claims
 from unveil.scenes.describe import DESCRIBE, describe
 from unveil.scenes.example import Example, draw_example
+from unveil.scenes.facts import FACTS, claimed, facts
 from unveil.scenes.plan import plan
 from unveil.scenes.question import ask
 from unveil.scenes.sample import crowded_scene, generator, sample_scene
@@ -16,7 +18,7 @@ from unveil.scenes.scene import Scene
 from unveil.scenes.story import MAX_FRAMES, story
 from unveil.shapes import Int, Tensor
 from unveil.training.packing import Branch, Row
-from unveil.vocab.prompt import UNCONDITION, Prompts
+from unveil.vocab.prompt import UNCONDITION, Prompts, Turn
 
 KEEP = (
     "change nothing",
@@ -90,7 +92,7 @@ def generate(source: Source, rng: random.Random) -> Draft:
     asked = "think" if planned else rng.choice(("t2i_one", "t2i_two", "t2i_two", "generate", "generate"))
     item = draw_example(asked, rng, "train")
     (scene,) = pictures_of(item)
-    words = plan(scene) if planned else item.prompt
+    words = plan(scene, rng) if planned else item.prompt
     return Draft([*source.prompts.generate(source.heard(words, rng), *source.grid)], [([], [scene])], False)
 
 
@@ -153,16 +155,41 @@ def interleave(source: Source, rng: random.Random) -> Draft:
     return Draft([*source.prompts.interleave(told.prompt)], [([], response)], True)
 
 
+def look(source: Source, rng: random.Random) -> Draft:
+    """Picture -> facts about it, in any order: each masked word must be looked up in the picture."""
+    scene = sample_scene(rng)
+    head, tail = source.around(source.prompts.understand(source.blank, FACTS))
+    return Draft([*head, scene, *tail], [([], [*source.prompts.text.encode(facts(scene, rng, 3))])], True)
+
+
+def read(source: Source, rng: random.Random) -> Draft:
+    """Caption or layout plan -> the facts it tells, in any order: which words belong together, without a picture."""
+    if rng.random() < 0.5:
+        item = draw_example(rng.choice(("generate", "t2i_two")), rng, "train")
+        assert isinstance(item.judge, Claims)
+        words, response = item.prompt, claimed(item.judge, rng)
+    else:
+        scene = sample_scene(rng)
+        words, response = plan(scene, rng), facts(scene, rng, 3)
+    prompt = source.prompts.chat([Turn("user", f"{words}\n{FACTS}")])
+    return Draft([*prompt], [([], [*source.prompts.text.encode(response)])], True)
+
+
 TASKS: Mapping[str, Callable[[Source, random.Random], Draft]] = MappingProxyType(
     {
         "generate": generate,
         "understand": understand,
         "edit": edit,
         "copy": copy,
+        "look": look,
+        "read": read,
         "think": think,
         "interleave": interleave,
     }
 )
+
+OF_FACTS = frozenset({"look", "read"})
+"""Tasks whose response is a list of facts."""
 
 
 def drafts(source: Source, task: str, first: int, count: int) -> list[Draft]:

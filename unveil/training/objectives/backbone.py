@@ -20,7 +20,7 @@ from unveil.training.codebook import projected
 from unveil.training.data import numbers, pictures
 from unveil.training.packing import Packed, Row, mask_rows, pack
 from unveil.training.places import PlaceProbe, place_loss, places_of
-from unveil.training.rows import Source, drafts, finish, scenes_of
+from unveil.training.rows import OF_FACTS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
 from unveil.vocab.text import Text
@@ -50,12 +50,14 @@ class BackboneObjective:
         for name, count in self.task.rows.items():
             rows = self.rows(name, step * count, count)
             packed = pack(rows, self.model.backbone.block_size, self.task.copies)
-            masked, times = mask_rows(packed, self.task.rates, generator)
+            masked, times = mask_rows(
+                packed, self.task.fact_rates if name in ("look", "read") else self.task.rates, generator
+            )
             trail: list[Float[Tensor, "B L D"]] = []
             loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
             shown = {name: loss, f"{name}_exact": exact}
-            if self.task.place_weight:
-                places = places_of(rows, packed, self.model.vocab.image_offset)
+            places = places_of(rows, packed, self.model.vocab.image_offset)
+            if self.task.place_weight and (places >= 0).any():
                 misplaced, shown["place_exact"] = place_loss(self.probe, trail[self.task.place_layers - 1], places)
                 loss = loss + self.task.place_weight * misplaced
             yield loss * (count / total), numbers(**shown)
@@ -64,8 +66,10 @@ class BackboneObjective:
         """Training rows of one task, their pictures tokenized."""
         raw = drafts(self.source, task, first, count)
         scenes = list(dict.fromkeys(scene for draft in raw for scene in scenes_of(draft)))
-        ids = self.tokenizer.tokenize(pictures(scenes, self.side)).flatten(1) + self.model.vocab.image_offset
-        codes: dict[Scene, list[int]] = dict(zip(scenes, ids.tolist(), strict=True))
+        codes: dict[Scene, list[int]] = {}
+        if scenes:
+            ids = self.tokenizer.tokenize(pictures(scenes, self.side)).flatten(1) + self.model.vocab.image_offset
+            codes = dict(zip(scenes, ids.tolist(), strict=True))
         return [finish(self.source, draft, codes.__getitem__) for draft in raw]
 
     def score(
