@@ -50,9 +50,8 @@ class BackboneObjective:
         for name, count in self.task.rows.items():
             rows = self.rows(name, step * count, count)
             packed = pack(rows, self.model.backbone.block_size, self.task.copies)
-            masked, times = mask_rows(
-                packed, self.task.fact_rates if name in ("look", "read") else self.task.rates, generator
-            )
+            rates = self.task.fact_rates if name in OF_FACTS else self.task.rates
+            masked, times = mask_rows(packed, rates, generator)
             trail: list[Float[Tensor, "B L D"]] = []
             loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
             shown = {name: loss, f"{name}_exact": exact}
