@@ -121,3 +121,13 @@ def test_padding_does_not_make_a_sample_longer() -> None:
     words = torch.tensor([True, False, False, False, True])
     assert torch.allclose(sample_weights(samples, words), torch.full((5,), 0.5))  # one word each, so beta is alike
     assert torch.isfinite(sample_weights(samples, torch.zeros(5, dtype=torch.bool))).all()
+
+
+def test_positions_with_one_leader_share_their_draw() -> None:
+    everything = torch.ones(400, 8, dtype=torch.bool)
+    blocks, times = torch.zeros(400, 8, dtype=torch.long), torch.full((400, 1), 0.5)
+    leaders = torch.tensor([0, 0, 2, 0, 4, 5, 5, 5]).expand(400, 8)
+    masked = mask_blocks(everything, blocks, times, rng(), leaders)
+    assert torch.equal(masked, masked.gather(1, leaders))
+    assert 0.45 < masked.float().mean() < 0.55
+    assert 0.4 < (masked[:, 0] == masked[:, 2]).float().mean() < 0.6  # leaders are independent of each other

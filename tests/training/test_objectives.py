@@ -234,6 +234,21 @@ def test_rows_of_words_alone_have_no_place_to_learn(small: ModelConfig, text: Te
     assert torch.isfinite(loss) and "place_exact" not in shown and loss.item() == pytest.approx(shown["read"])
 
 
+def test_codes_are_masked_by_whole_windows_in_the_asked_share_of_rows(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+) -> None:
+    assert small.image_tokenizer.window == 2
+    places = torch.arange(64).expand(400, 64)
+    for share in (0.0, 0.25, 1.0):
+        objective = backbone_objective(small, text, tokenizer, rows={"generate": 1}, whole_windows=share)
+        leaders = objective.leaders(places, torch.Generator().manual_seed(0))
+        found = 0.0 if leaders is None else float((leaders[:, 1] == 0).float().mean())
+        assert found == pytest.approx(share, abs=0.06)
+    whole = small.model_copy(update={"image_tokenizer": small.image_tokenizer.model_copy(update={"window": None})})
+    without = backbone_objective(whole, text, tokenizer, rows={"generate": 1}, whole_windows=1.0)
+    assert without.leaders(places, torch.Generator()) is None
+
+
 def test_facts_are_masked_at_rates_of_their_own(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
     shares = {}
 

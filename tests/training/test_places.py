@@ -3,7 +3,7 @@
 import torch
 
 from unveil.training.packing import Branch, Row, pack
-from unveil.training.places import PlaceProbe, place_loss, places_in_line, places_of
+from unveil.training.places import PlaceProbe, place_loss, places_in_line, places_of, window_leaders
 
 CODE = 100  # ids from here on are codes
 
@@ -39,3 +39,30 @@ def test_the_probe_asks_for_row_and_column() -> None:
     assert exact == 1.0 and loss < 0.01
     wrong, exact = place_loss(probe, states, torch.tensor([[0, 4, 4, -1]]))  # one column wrong
     assert torch.isclose(exact, torch.tensor(2 / 3)) and wrong > 1
+
+
+def test_codes_of_a_window_have_one_leader_in_every_picture_and_copy() -> None:
+    grid, line = (3, 4), [CODE + i for i in range(12)]
+    leaders = [0, 0, 2, 2, 0, 0, 2, 2, 8, 8, 10, 10]  # windows of 2 x 2, those of the last row cut
+    assert window_leaders(torch.arange(12)[None], grid, 2).tolist() == [leaders]
+    rows = [Row([1, 2, *line, 3], [Branch([4], [5, *line, 6, *line])]), Row([1], [Branch([], line)])]
+    packed = pack(rows, 4, 2)
+    places = places_of(rows, packed, CODE)
+    found = window_leaders(places, grid, 2)
+    whole = [[] for _ in rows]
+    for i in range(len(rows)):
+        at, members = 0, dict[int, list[int]]()
+        for at in range(places.shape[1]):
+            members.setdefault(int(found[i, at]), []).append(at)
+        for leader, together in members.items():
+            assert leader == together[0]
+            if places[i, leader] < 0:
+                assert together == [leader]
+                continue
+            windows = {(int(p) // 4 // 2, int(p) % 4 // 2) for p in places[i, together]}
+            assert len(windows) == 1 and len(together) in (1, 2, 4) and together[-1] - leader <= 5
+            whole[i].append(len(together))
+    assert [w.count(4) for w in whole] == [
+        14,
+        6,
+    ]  # two a picture: 3 pictures clean and twice two noised; 1 and two noised

@@ -79,6 +79,7 @@ class BackboneTask(Config):
     planned: float = Field(0.0, ge=0, le=1)  # share of the pictures to generate that are asked for by their layout plan
     rates: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest share of a block that is masked
     fact_rates: tuple[Share, Share] = (0.1, 0.6)  # the same for rows of facts, whose words ask for each other
+    whole_windows: Share = 0.0  # share of rows whose codes are masked by whole attention windows of the tokenizer
     weighting: Literal["mean", "elbo", "mtrs"] = "mean"
     rarity: float = Field(0.0, ge=0, le=1)  # at first a token counts (its count in the batch) ** -rarity
     rarity_steps: int = Field(0, ge=0)  # train steps over which `rarity` fades, until every token counts the same

@@ -35,14 +35,17 @@ def mask_blocks(
     blocks: Int[Tensor, "B L"],
     times: Float[Tensor, "B blocks"],
     generator: torch.Generator,
+    leaders: Int[Tensor, "B L"] | None = None,
 ) -> Bool[Tensor, "B L"]:
     """Mask every maskable position with the rate 1 - t of its block.
 
     A block with a rate above zero and any maskable position gets at least one masked position, the one with the
     lowest draw: a block without any would be carried along for nothing. At t = 0 all are masked, at t = 1 none.
-    `blocks` indexes the columns of `times`.
+    `blocks` indexes the columns of `times`. Positions with the same leader (an index in their row) share its draw.
     """
     draws = torch.rand(maskable.shape, generator=generator, device=generator.device).to(maskable.device)
+    if leaders is not None:
+        draws = draws.gather(1, leaders)
     rate = 1.0 - times.to(maskable.device).gather(1, blocks)  # (B, L)
     candidates = draws.masked_fill(~maskable, torch.inf)
     lowest = torch.full(times.shape, torch.inf, device=maskable.device)

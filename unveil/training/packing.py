@@ -115,13 +115,19 @@ def _lay_out(row: Row, size: int, copies: int) -> _Columns:
 
 
 def mask_rows(
-    packed: Packed, rates: tuple[float, float], generator: torch.Generator
+    packed: Packed,
+    rates: tuple[float, float],
+    generator: torch.Generator,
+    leaders: Int[Tensor, "B L"] | None = None,
 ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B L"]]:
-    """Which positions hold MASK, and the time t of the block of each (complements have 1 - t)."""
+    """Which positions hold MASK, and the time t of the block of each (complements have 1 - t).
+
+    Positions with the same leader are masked together, as far as they share a block.
+    """
     count = int(packed.segments.max()) + 1
     times = sample_times(len(packed.ids), count, generator, rates=rates, stratified=True)
     second = packed.twins != torch.arange(packed.ids.shape[1])
-    first_masked = mask_blocks(packed.maskable & ~second, packed.segments, times, generator)
+    first_masked = mask_blocks(packed.maskable & ~second, packed.segments, times, generator, leaders)
     twin_masked = first_masked.gather(1, packed.twins)
     masked = torch.where(second, complementary(twin_masked, packed.maskable), first_masked)
     here = times.gather(1, packed.segments)

@@ -67,6 +67,23 @@ def places_of(rows: Sequence[Row], packed: Packed, offset: int) -> Int[Tensor, "
     return found.masked_fill(packed.branches < 0, -1)
 
 
+def window_leaders(places: Int[Tensor, "B L"], grid: tuple[int, int], window: int) -> Int[Tensor, "B L"]:
+    """For each code the index of the first one of its window (`window` x `window` codes) of its picture; else its own.
+
+    Codes of a window are much alike, so one that is masked alone can be copied from its neighbours. Masked together
+    they must be found where they come from: in the words, or in the picture that is edited.
+    """
+    own = torch.arange(places.shape[1]).expand_as(places)
+    across = -(-grid[1] // window)
+    row, column = places // grid[1], places % grid[1]
+    picture = (places == 0).cumsum(1)
+    key = (picture * grid[0] + row // window) * across + column // window
+    key = key.masked_fill(places < 0, 0)
+    first = torch.full((len(places), int(key.max()) + 1), places.shape[1])
+    first = first.scatter_reduce(1, key, own.masked_fill(places < 0, places.shape[1]), "amin")
+    return torch.where(places < 0, own, first.gather(1, key))
+
+
 def place_loss(
     probe: PlaceProbe, states: Float[Tensor, "B L D"], places: Int[Tensor, "B L"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

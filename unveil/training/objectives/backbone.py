@@ -19,7 +19,7 @@ from unveil.training.balance import balance_bias
 from unveil.training.codebook import projected
 from unveil.training.data import numbers, pictures
 from unveil.training.packing import Packed, Row, mask_rows, pack
-from unveil.training.places import PlaceProbe, place_loss, places_of
+from unveil.training.places import PlaceProbe, place_loss, places_of, window_leaders
 from unveil.training.rows import OF_FACTS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
@@ -50,12 +50,12 @@ class BackboneObjective:
         for name, count in self.task.rows.items():
             rows = self.rows(name, step * count, count)
             packed = pack(rows, self.model.backbone.block_size, self.task.copies)
+            places = places_of(rows, packed, self.model.vocab.image_offset)
             rates = self.task.fact_rates if name in OF_FACTS else self.task.rates
-            masked, times = mask_rows(packed, rates, generator)
+            masked, times = mask_rows(packed, rates, generator, self.leaders(places, generator))
             trail: list[Float[Tensor, "B L D"]] = []
             loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
             shown = {name: loss, f"{name}_exact": exact}
-            places = places_of(rows, packed, self.model.vocab.image_offset)
             if self.task.place_weight and (places >= 0).any():
                 misplaced, shown["place_exact"] = place_loss(self.probe, trail[self.task.place_layers - 1], places)
                 loss = loss + self.task.place_weight * misplaced
@@ -70,6 +70,15 @@ class BackboneObjective:
             ids = self.tokenizer.tokenize(pictures(scenes, self.side)).flatten(1) + self.model.vocab.image_offset
             codes = dict(zip(scenes, ids.tolist(), strict=True))
         return [finish(self.source, draft, codes.__getitem__) for draft in raw]
+
+    def leaders(self, places: Int[Tensor, "B L"], generator: torch.Generator) -> Int[Tensor, "B L"] | None:
+        """Which codes are masked together: those of a window, in a share of the rows."""
+        window = self.model.image_tokenizer.window
+        if not self.task.whole_windows or not window:
+            return None
+        apart = torch.rand(len(places), 1, generator=generator) >= self.task.whole_windows
+        own = torch.arange(places.shape[1]).expand_as(places)
+        return torch.where(apart, own, window_leaders(places, self.model.sampling.grid, window))
 
     def score(
         self,
