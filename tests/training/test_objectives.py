@@ -219,7 +219,7 @@ def test_with_a_place_weight_the_backbone_learns_where_each_code_stands(
     small: ModelConfig, text: Text, tokenizer: ImageTokenizer
 ) -> None:
     turning = small.model_copy(update={"backbone": small.backbone.model_copy(update={"rotary_fraction": 1.0})})
-    asked = {"rows": {"generate": 1}, "place_weight": 1.0, "place_layers": 2}
+    asked = {"rows": {"generate": 1}, "place_weight": 1.0, "probe_layers": 2}
     objective = backbone_objective(turning, text, tokenizer, **asked)
     first, last = overfit(objective, 120, 1e-2, seed=0)
     assert first["place_exact"] < 0.1 and last["place_exact"] > 0.9
@@ -228,8 +228,21 @@ def test_with_a_place_weight_the_backbone_learns_where_each_code_stands(
     assert set(objective.parts(objective.module)) == {"backbone"}
 
 
+def test_with_a_neighbour_weight_each_word_learns_which_stand_beside_it(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+) -> None:
+    turning = small.model_copy(update={"backbone": small.backbone.model_copy(update={"rotary_fraction": 1.0})})
+    asked = {"rows": {"read": 1}, "neighbour_weight": 1.0, "neighbour_reach": 1, "probe_layers": 2}
+    objective = backbone_objective(turning, text, tokenizer, **asked)
+    first, last = overfit(objective, 120, 1e-2, seed=0)
+    assert first["neighbour_exact"] < 0.1 and last["neighbour_exact"] > 0.9
+    plain = backbone_objective(small, text, tokenizer, rows={"read": 1})
+    assert "neighbour_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
+    assert set(objective.parts(objective.module)) == {"backbone"}
+
+
 def test_rows_of_words_alone_have_no_place_to_learn(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
-    objective = backbone_objective(small, text, tokenizer, rows={"read": 2}, place_weight=1.0, place_layers=1)
+    objective = backbone_objective(small, text, tokenizer, rows={"read": 2}, place_weight=1.0, probe_layers=1)
     ((loss, shown),) = objective.losses(0, torch.Generator().manual_seed(0))
     assert torch.isfinite(loss) and "place_exact" not in shown and loss.item() == pytest.approx(shown["read"])
 

@@ -86,7 +86,9 @@ class BackboneTask(Config):
     end_weight: float = Field(0.1, ge=0, le=1)  # padding (EOS) after a response, relative to its words
     balance: float = Field(0.001, ge=0)  # step of the router bias
     place_weight: float = Field(0.0, ge=0)  # of an auxiliary loss: each code must know its row and column
-    place_layers: int = Field(2, ge=1)  # after this many layers
+    neighbour_weight: float = Field(0.0, ge=0)  # of another: each word must know the words beside it
+    neighbour_reach: int = Field(3, ge=1)  # how many on either side
+    probe_layers: int = Field(2, ge=1)  # after this many layers both are asked
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
     head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
 

@@ -18,6 +18,7 @@ from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.balance import balance_bias
 from unveil.training.codebook import projected
 from unveil.training.data import numbers, pictures
+from unveil.training.neighbours import NeighbourProbe, neighbour_loss, neighbours_of
 from unveil.training.packing import Packed, Row, mask_rows, pack
 from unveil.training.places import PlaceProbe, place_loss, places_of, window_leaders
 from unveil.training.rows import OF_FACTS, Source, drafts, finish, scenes_of
@@ -33,9 +34,11 @@ class BackboneObjective:
         self, model: ModelConfig, task: BackboneTask, text: Text, tokenizer: ImageTokenizer, backbone: Backbone
     ) -> None:
         self.task, self.model, self.backbone = task, model, backbone
-        self.probe = PlaceProbe(model.backbone.width, model.sampling.grid)
-        self.probe.initialize(torch.Generator().manual_seed(0))
-        self.module = nn.ModuleDict({"backbone": backbone, "places": self.probe})
+        self.places = PlaceProbe(model.backbone.width, model.sampling.grid)
+        self.neighbours = NeighbourProbe(model.backbone.width, model.vocab.image_offset, task.neighbour_reach)
+        for probe in (self.places, self.neighbours):
+            probe.initialize(torch.Generator().manual_seed(0))
+        self.module = nn.ModuleDict({"backbone": backbone, "places": self.places, "neighbours": self.neighbours})
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
         prompts = Prompts(text, Layout.of(model.vocab, text))
@@ -56,10 +59,21 @@ class BackboneObjective:
             trail: list[Float[Tensor, "B L D"]] = []
             loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
             shown = {name: loss, f"{name}_exact": exact}
-            if self.task.place_weight and (places >= 0).any():
-                misplaced, shown["place_exact"] = place_loss(self.probe, trail[self.task.place_layers - 1], places)
-                loss = loss + self.task.place_weight * misplaced
+            for term, numbered in self.probed(packed, masked, places, trail[self.task.probe_layers - 1]):
+                loss, shown = loss + term, shown | numbered
             yield loss * (count / total), numbers(**shown)
+
+    def probed(
+        self, packed: Packed, masked: Bool[Tensor, "B L"], places: Int[Tensor, "B L"], states: Float[Tensor, "B L D"]
+    ) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]]:
+        """The weighted losses of the probes, and what to show of them."""
+        if self.task.place_weight and (places >= 0).any():
+            loss, exact = place_loss(self.places, states, places)
+            yield self.task.place_weight * loss, {"place_exact": exact}
+        if self.task.neighbour_weight:
+            beside = neighbours_of(packed, masked, self.neighbours.words, self.neighbours.reach)
+            loss, exact = neighbour_loss(self.neighbours, states, beside, most=256)
+            yield self.task.neighbour_weight * loss, {"neighbour_exact": exact}
 
     def rows(self, task: str, first: int, count: int) -> list[Row]:
         """Training rows of one task, their pictures tokenized."""
@@ -139,7 +153,7 @@ class BackboneObjective:
             balance_bias(router.expert_bias, load, self.task.balance)
 
     def parts(self, averaged: nn.Module) -> dict[str, nn.Module]:
-        """The backbone; the probe has done its work."""
+        """The backbone; the probes have done their work."""
         assert isinstance(averaged, nn.ModuleDict)
         return {"backbone": averaged["backbone"]}
 
