@@ -29,11 +29,18 @@ class NeighbourProbe(nn.Module):
     def forward(
         self, states: Float[Tensor, "N D"], targets: Int[Tensor, "N 2*reach"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Mean cross-entropy, and the share guessed right; targets of -1 do not count."""
+        """Cross-entropy and the share guessed right, in which each distinct word weighs the same.
+
+        Most words are those of the templates, whose neighbours are always the same and soon known. Targets of -1 do
+        not count.
+        """
         scores = self.read(F.rms_norm(states, states.shape[-1:])).view(-1, self.words)
-        wanted = targets.flatten()
-        right = (scores.argmax(-1) == wanted)[wanted >= 0]
-        return F.cross_entropy(scores, wanted, ignore_index=-1), right.float().mean()
+        there, wanted = targets.flatten() >= 0, targets.flatten()
+        scores, wanted = scores[there], wanted[there]
+        weights = 1 / torch.bincount(wanted)[wanted]
+        weights = weights / weights.sum()
+        losses = F.cross_entropy(scores, wanted, reduction="none")
+        return (losses * weights).sum(), ((scores.argmax(-1) == wanted) * weights).sum()
 
 
 def neighbours_of(packed: Packed, masked: Bool[Tensor, "B L"], words: int, reach: int) -> Int[Tensor, "B L 2*reach"]:

@@ -72,7 +72,7 @@ class BackboneObjective:
             yield self.task.place_weight * loss, {"place_exact": exact}
         if self.task.neighbour_weight:
             beside = neighbours_of(packed, masked, self.neighbours.words, self.neighbours.reach)
-            loss, exact = neighbour_loss(self.neighbours, states, beside, most=256)
+            loss, exact = neighbour_loss(self.neighbours, states, beside, most=512)
             yield self.task.neighbour_weight * loss, {"neighbour_exact": exact}
 
     def rows(self, task: str, first: int, count: int) -> list[Row]:
