@@ -1,11 +1,13 @@
 """Each objective overfits a fixed small batch, and its loss counts what it should."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import unveil
 from unveil.config import ModelConfig
 from unveil.config.run import BackboneTask, DecoderTask, RetrievalTask, TokenizerTask, VaeTask
 from unveil.model.backbone import Backbone
@@ -239,6 +241,20 @@ def test_with_a_neighbour_weight_each_word_learns_which_stand_beside_it(
     plain = backbone_objective(small, text, tokenizer, rows={"read": 1})
     assert "neighbour_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
     assert set(objective.parts(objective.module)) == {"backbone"}
+
+
+def test_with_a_referent_weight_words_learn_where_the_thing_lies_that_they_name(
+    small: ModelConfig, tokenizer: ImageTokenizer
+) -> None:
+    text = Text.load(Path(unveil.__file__).parent / "weights/tiny/tokenizer.json")  # names are single pieces
+    asked = {"rows": {"look": 2}, "referent_weight": 1.0, "referent_layers": 2}
+    objective = backbone_objective(small, text, tokenizer, **asked)
+    first, last = overfit(objective, 120, 1e-2, seed=0)
+    assert first["referent_exact"] < 0.3 and last["referent_exact"] > 0.8
+    plain = backbone_objective(small, text, tokenizer, rows={"look": 1})
+    assert "referent_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
+    read = backbone_objective(small, text, tokenizer, rows={"read": 1}, referent_weight=1.0, referent_layers=2)
+    assert "referent_exact" not in overfit(read, 1, 1e-2, seed=0)[0]  # no picture, no cell
 
 
 def test_rows_of_words_alone_have_no_place_to_learn(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:

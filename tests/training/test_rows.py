@@ -137,6 +137,13 @@ def test_look_is_the_prompt_of_sampling_and_tells_facts_of_the_picture(source: S
         assert {scenes[0].background, *map(placed, scenes[0].things)} <= set(lines)
 
 
+def test_a_row_knows_the_scene_that_its_words_speak_of(source: Source) -> None:
+    for task in ("look", "understand", "edit", "copy"):
+        assert all(row.scene == scenes[0] for row, scenes in rows(source, task, 5))
+    for task in ("generate", "think", "interleave", "read"):
+        assert all(row.scene is None for row, _ in rows(source, task, 5))
+
+
 def test_read_tells_what_its_words_say_and_shows_no_picture(source: Source) -> None:
     pad, plans = source.prompts.layout.pad, 0
     for row, scenes in rows(source, "read", 60):

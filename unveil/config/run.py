@@ -89,6 +89,8 @@ class BackboneTask(Config):
     neighbour_weight: float = Field(0.0, ge=0)  # of another: each word must know the words beside it
     neighbour_reach: int = Field(3, ge=1)  # how many on either side
     probe_layers: int = Field(2, ge=1)  # after this many layers both are asked
+    referent_weight: float = Field(0.0, ge=0)  # of a third: each word must know where the thing lies that it names
+    referent_layers: int = Field(4, ge=1)  # after this many layers
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
     head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
 

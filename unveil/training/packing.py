@@ -16,6 +16,7 @@ import torch
 
 from unveil.diffusion.blocks import visible_branches
 from unveil.diffusion.masking import complementary, mask_blocks, sample_times
+from unveil.scenes.scene import Scene
 from unveil.shapes import Bool, Float, Int, Tensor
 
 
@@ -29,10 +30,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class Row:
-    """A prefix and its branches."""
+    """A prefix and its branches; and the scene of the picture that its words speak of, if there is one."""
 
     prefix: list[int]
     branches: list[Branch]
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ def finish(source: Source, draft: Draft, codes: Codes) -> Row:
     for given, response in draft.branches:
         before, ids = flat(given), flat(response)
         branches.append(Branch(before, source.ended(len(prefix) + len(before), ids) if draft.text_ends else ids))
-    return Row(prefix, branches)
+    return Row(prefix, branches, next((part for part in draft.prefix if isinstance(part, Scene)), None))
 
 
 def scenes_of(draft: Draft) -> list[Scene]:

@@ -13,7 +13,7 @@ from unveil.diffusion.masking import inverse_rate_weights, sample_weights
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.router import Router
 from unveil.model.image_tokenizer import ImageTokenizer
-from unveil.scenes.scene import Scene
+from unveil.scenes.scene import LATTICE, Scene
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.balance import balance_bias
 from unveil.training.codebook import projected
@@ -21,6 +21,7 @@ from unveil.training.data import numbers, pictures
 from unveil.training.neighbours import NeighbourProbe, neighbour_loss, neighbours_of
 from unveil.training.packing import Packed, Row, mask_rows, pack
 from unveil.training.places import PlaceProbe, place_loss, places_of, window_leaders
+from unveil.training.referents import naming_ids, referents_of
 from unveil.training.rows import OF_FACTS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
@@ -36,9 +37,12 @@ class BackboneObjective:
         self.task, self.model, self.backbone = task, model, backbone
         self.places = PlaceProbe(model.backbone.width, model.sampling.grid)
         self.neighbours = NeighbourProbe(model.backbone.width, model.vocab.image_offset, task.neighbour_reach)
-        for probe in (self.places, self.neighbours):
+        self.referents = PlaceProbe(model.backbone.width, (LATTICE, LATTICE))
+        self.naming = naming_ids(text)
+        for probe in (self.places, self.neighbours, self.referents):
             probe.initialize(torch.Generator().manual_seed(0))
-        self.module = nn.ModuleDict({"backbone": backbone, "places": self.places, "neighbours": self.neighbours})
+        probes = {"places": self.places, "neighbours": self.neighbours, "referents": self.referents}
+        self.module = nn.ModuleDict({"backbone": backbone, **probes})
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
         prompts = Prompts(text, Layout.of(model.vocab, text))
@@ -59,21 +63,32 @@ class BackboneObjective:
             trail: list[Float[Tensor, "B L D"]] = []
             loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
             shown = {name: loss, f"{name}_exact": exact}
-            for term, numbered in self.probed(packed, masked, places, trail[self.task.probe_layers - 1]):
+            for term, numbered in self.probed(rows, packed, masked, places, trail):
                 loss, shown = loss + term, shown | numbered
             yield loss * (count / total), numbers(**shown)
 
     def probed(
-        self, packed: Packed, masked: Bool[Tensor, "B L"], places: Int[Tensor, "B L"], states: Float[Tensor, "B L D"]
+        self,
+        rows: list[Row],
+        packed: Packed,
+        masked: Bool[Tensor, "B L"],
+        places: Int[Tensor, "B L"],
+        trail: list[Float[Tensor, "B L D"]],
     ) -> Iterator[tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]]:
         """The weighted losses of the probes, and what to show of them."""
+        early = trail[self.task.probe_layers - 1]
         if self.task.place_weight and (places >= 0).any():
-            loss, exact = place_loss(self.places, states, places)
+            loss, exact = place_loss(self.places, early, places)
             yield self.task.place_weight * loss, {"place_exact": exact}
         if self.task.neighbour_weight:
             beside = neighbours_of(packed, masked, self.neighbours.words, self.neighbours.reach)
-            loss, exact = neighbour_loss(self.neighbours, states, beside, most=512)
+            loss, exact = neighbour_loss(self.neighbours, early, beside, most=512)
             yield self.task.neighbour_weight * loss, {"neighbour_exact": exact}
+        if self.task.referent_weight:
+            cells = referents_of([row.scene for row in rows], packed, self.naming, self.model.vocab.image_offset)
+            if (cells >= 0).any():
+                loss, exact = place_loss(self.referents, trail[self.task.referent_layers - 1], cells)
+                yield self.task.referent_weight * loss, {"referent_exact": exact}
 
     def rows(self, task: str, first: int, count: int) -> list[Row]:
         """Training rows of one task, their pictures tokenized."""
