@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -7,6 +9,7 @@ from unveil.errors import RequestError
 from unveil.memory.live import peak_bytes
 from unveil.memory.moments import Work, cache_bytes, look_at, tile, use_of
 from unveil.memory.plan import Machine, Plan, down_from, needs, parse_bytes, plans
+from unveil.model.backbone.experts import Experts, QuantizedExperts
 from unveil.model.hold import floats_of, format_of, hold
 from unveil.weights.names import PART_FILES
 from unveil.weights.read import build
@@ -208,3 +211,24 @@ def test_amounts_of_memory_are_read(text, size):
 def test_other_amounts_are_refused(text):
     with pytest.raises(RequestError, match="write it as 24GB"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_quantized_experts_without_numbers_are_traced_like_real_ones(form):
+    chosen = torch.arange(24).remainder(6).view(12, 2)  # each of 6 experts 4 times, as a trace spreads them
+    peaks = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            layer = QuantizedExperts(Experts(6, 128, 64), form)
+            x, weights = torch.zeros(12, 128), torch.ones(12, 2)
+        given = [x, weights, chosen.to(device), *layer.state_dict().values()]
+        peaks.append(peak_bytes(partial(layer, x, given[2], weights), given))
+    assert peaks[0] == peaks[1] > 12 * 128 * 4
+
+
+def test_a_trace_works_an_operation_out_again_for_other_shapes_strides_and_sizes():
+    def run(x):
+        return [x + 1, x + 1.5, x.t() + 1, x[:1] + 1, x.to(torch.float64) + 1, x.sum(0), x.sum(1), x > 0]
+
+    there, meta = torch.zeros(30, 20), torch.zeros(30, 20, device="meta")
+    assert peak_bytes(lambda: run(there), [there]) == peak_bytes(lambda: run(meta), [meta])

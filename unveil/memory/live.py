@@ -50,7 +50,7 @@ class _Live(TorchDispatchMode):
         return made
 
     def _made(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """What an operation gives. On the meta device that follows from shapes, so the same ones are worked out once."""
+        """What an operation gives. On the meta device that follows from shapes, so it is worked out once for each."""
         if func._schema.is_mutable or any(each.alias_info for each in func._schema.returns):
             return func(*args, **kwargs)
         key = (func, _shapes(args, func), _shapes(tuple(kwargs.items()), func))

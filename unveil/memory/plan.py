@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -15,6 +16,7 @@ from unveil.memory.live import peak_bytes
 from unveil.memory.moments import PARTS, Work, cache_bytes, look_at, tile, use_of
 from unveil.model.backbone import Backbone
 from unveil.model.hold import Precision, floats_of, format_of, hold, weight_bytes
+from unveil.model.layers.quantized import Format
 from unveil.weights.read import build
 
 Residency: TypeAlias = Literal["resident", "staged", "streamed"]
@@ -137,23 +139,38 @@ def _with_tiles(plan: Plan) -> Iterator[Plan]:
 
 def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
     """Every part of a model, from its shapes: weights and cache exactly, activations as `peak_bytes` sees them."""
+    dtype, form = floats_of(precision), format_of(precision)
     modules = build(config)
     found = []
     for name, module in modules.items():
-        small = hold(module, floats_of(precision), format_of(precision))
+        small = hold(module, dtype, form)
         state, used = module.state_dict().values(), name in PARTS[work.task]
-        dtype = precision if small else str(floats_of(precision)).removeprefix("torch.")
-        need = Need(name, dtype, weight_bytes(module), max(tensor.nbytes for tensor in state), used=used)
+        held = precision if small else str(dtype).removeprefix("torch.")
+        need = Need(name, held, weight_bytes(module), max(tensor.nbytes for tensor in state), used=used)
         if isinstance(module, Backbone):
             need = _of_backbone(need, module, config, work, precision)
         elif used:
-            run = use_of(name, modules, config, work)
-            need = replace(need, activations=peak_bytes(run, state))
-            if isinstance(module, AutoencoderKL):
-                tile(module)
-                need = replace(need, tiled=peak_bytes(run, state))
+            activations, tiled = _use(name, config, work, dtype, form if small else None)
+            need = replace(need, activations=activations, tiled=tiled)
         found.append(need)
     return tuple(found)
+
+
+@lru_cache(maxsize=32)
+def _use(name: str, config: ModelConfig, work: Work, dtype: torch.dtype, form: Format | None) -> tuple[int, int]:
+    """Activations of one use of a part other than the backbone, plainly and in tiles (0 when it has none).
+
+    Remembered, since parts that are never quantized need the same in int8 and int4 as in bfloat16.
+    """
+    modules = build(config)
+    module = modules[name]
+    hold(module, dtype, form)
+    run, state = use_of(name, modules, config, work), module.state_dict().values()
+    plain = peak_bytes(run, state)
+    if not isinstance(module, AutoencoderKL):
+        return plain, 0
+    tile(module)
+    return plain, peak_bytes(run, state)
 
 
 def parse_bytes(text: str) -> int:
