@@ -8,7 +8,7 @@ from unveil.config import ModelConfig, load_preset
 from unveil.errors import RequestError
 from unveil.memory.live import peak_bytes
 from unveil.memory.moments import Work, cache_bytes, look_at, tile, use_of
-from unveil.memory.plan import Machine, Plan, down_from, needs, parse_bytes, plans
+from unveil.memory.plan import Machine, Plan, down_from, fitting, needs, parse_bytes, plans
 from unveil.model.backbone.experts import Experts, QuantizedExperts
 from unveil.model.hold import floats_of, format_of, hold
 from unveil.weights.names import PART_FILES
@@ -182,6 +182,15 @@ def test_plans_come_in_order_of_loss_of_quality_and_streaming_last():
     assert [name for name in names(CPU) if not name[2]] == lossless
     assert [name for name in names(GPU) if not name[2]] == lossless + [(p, "streamed", False) for p in precisions]
     assert down_from("float16")[0] == "float16" and "float16" not in down_from("float32")
+
+
+def test_the_plan_that_fits_is_the_first_of_all_however_much_there_is():
+    work, precisions = Work.of(TINY, "generate"), ("int8", "int4")
+    sizes = sorted(plan.device for plan in plans(TINY, work, GPU, precisions))
+    for device, host in ((sizes[0] - 1, 10**12), (sizes[0], 10**12), (sizes[0], None), (sizes[-1], 10**12)):
+        machine = Machine(device, host)
+        first = next((plan for plan in plans(TINY, work, machine, precisions) if plan.fits), None)
+        assert fitting(TINY, work, machine, precisions) == first
 
 
 def test_tiles_are_tried_where_the_vae_needs_most():

@@ -130,6 +130,19 @@ def plans(config: ModelConfig, work: Work, machine: Machine, precisions: Sequenc
             yield from _with_tiles(Plan(precision, "streamed", each, machine))
 
 
+def fitting(config: ModelConfig, work: Work, machine: Machine, precisions: Sequence[Precision]) -> Plan | None:
+    """The first of `plans` that fits, sooner: what is too large by its weights alone is not traced."""
+    orders: tuple[tuple[Residency, ...], ...] = (("resident", "staged"), ("streamed",))
+    for residencies in orders if machine.host is not None else orders[:1]:
+        for precision in precisions:
+            if not Plan(precision, residencies[-1], weigh(config, work, precision), machine).fits:
+                continue
+            for plan in plans(config, work, machine, [precision]):
+                if plan.residency in residencies and plan.fits:
+                    return plan
+    return None
+
+
 def _with_tiles(plan: Plan) -> Iterator[Plan]:
     """A plan, and the same with tiles where that needs less."""
     yield plan
@@ -137,23 +150,36 @@ def _with_tiles(plan: Plan) -> Iterator[Plan]:
         yield tiled
 
 
-def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
-    """Every part of a model, from its shapes: weights and cache exactly, activations as `peak_bytes` sees them."""
-    dtype, form = floats_of(precision), format_of(precision)
-    modules = build(config)
+def weigh(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
+    """Every part of a model with its weights alone, exactly."""
     found = []
-    for name, module in modules.items():
-        small = hold(module, dtype, form)
-        state, used = module.state_dict().values(), name in PARTS[work.task]
-        held = precision if small else str(dtype).removeprefix("torch.")
-        need = Need(name, held, weight_bytes(module), max(tensor.nbytes for tensor in state), used=used)
+    for name, module in build(config).items():
+        small = hold(module, floats_of(precision), format_of(precision))
+        dtype = precision if small else str(floats_of(precision)).removeprefix("torch.")
+        largest = max(tensor.nbytes for tensor in module.state_dict().values())
+        need = Need(name, dtype, weight_bytes(module), largest, used=name in PARTS[work.task])
         if isinstance(module, Backbone):
-            need = _of_backbone(need, module, config, work, precision)
-        elif used:
-            activations, tiled = _use(name, config, work, dtype, form if small else None)
-            need = replace(need, activations=activations, tiled=tiled)
+            sizes, table = [weight_bytes(layer) for layer in module.model.layers], module.model.word_embeddings.weight
+            need = replace(need, embedding=table.nbytes, layers=sum(sizes), layer=max(sizes, default=0))
         found.append(need)
     return tuple(found)
+
+
+def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
+    """Every part of a model, from its shapes: weights and cache exactly, activations as `peak_bytes` sees them."""
+    return tuple(_traced(need, config, work, precision) for need in weigh(config, work, precision))
+
+
+def _traced(need: Need, config: ModelConfig, work: Work, precision: Precision) -> Need:
+    """A need with activations and cache, if the task uses the part."""
+    if not need.used:
+        return need
+    if need.name == "backbone":
+        cache = cache_bytes(config, work.length, work.branches, floats_of(precision))
+        return replace(need, cache=cache, activations=_of_backbone(config, work, precision) - cache)
+    form = format_of(precision) if need.dtype == precision else None
+    activations, tiled = _use(need.name, config, work, floats_of(precision), form)
+    return replace(need, activations=activations, tiled=tiled)
 
 
 @lru_cache(maxsize=32)
@@ -182,21 +208,16 @@ def parse_bytes(text: str) -> int:
     return int(number * (1024 if found[3] else 1000) ** power)
 
 
-def _of_backbone(need: Need, module: Backbone, config: ModelConfig, work: Work, precision: Precision) -> Need:
-    """The need with what only a backbone has, and its activations: bytes besides weights and cache at its worst moment.
+@lru_cache(maxsize=32)
+def _of_backbone(config: ModelConfig, work: Work, precision: Precision) -> int:
+    """Bytes besides its weights at the backbone's worst moment, cache included.
 
     Every layer leaves keys and values behind, equally many, and is otherwise done when the next begins. So what a
     model of many layers takes follows from two of few.
     """
     layers, few = config.backbone.layers, config.backbone.dense_layers + 1
-    sizes, table = [weight_bytes(layer) for layer in module.model.layers], module.model.word_embeddings.weight
-    need = replace(need, embedding=table.nbytes, layers=sum(sizes), layer=max(sizes, default=0))
-    if not need.used:
-        return need
-    cache = cache_bytes(config, work.length, work.branches, floats_of(precision))
     shorter, longer = (_peak(config, work, precision, min(n, layers)) for n in (few, few + 1))
-    peak = longer + max(layers - few - 1, 0) * (longer - shorter)
-    return replace(need, cache=cache, activations=peak - cache)
+    return longer + max(layers - few - 1, 0) * (longer - shorter)
 
 
 def _peak(config: ModelConfig, work: Work, precision: Precision, layers: int) -> int:
