@@ -75,7 +75,7 @@ def needs() -> dict[str, str]:
 
 
 def fits() -> dict[str, str]:
-    """How each model fits the memory that is free now, for a picture and for an answer, as `--memory` would place it."""
+    """How each model fits the memory that is free now, for a picture and for an answer, placed as by `--memory`."""
     import torch
 
     from unveil.config import load_preset

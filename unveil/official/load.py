@@ -36,8 +36,8 @@ class AutoModelForCausalLM:
     ) -> Model:
         """The backbone in a directory, ready to sample from; on the CPU unless told otherwise.
 
-        torch_dtype: as for `open_parts`. `behavior` is ours. The last four arguments change nothing: no code of the directory is run, nothing is
-        fetched, weights are never held twice, and attention is PyTorch's own.
+        torch_dtype: as for `open_parts`. `behavior` is ours. The last four arguments change nothing: no code of the
+        directory is run, nothing is fetched, weights are never held twice, and attention is PyTorch's own.
         """
         parts = open_parts(model_path, ("backbone",), place_of(device_map), torch_dtype)
         return Model(parts, behavior)
