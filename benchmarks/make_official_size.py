@@ -95,12 +95,9 @@ def split(held: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
     """The tensors of each shard. As in the release the experts lie in the first ones, all else in others."""
     experts = [name for name in held if ".experts." in name]
     others = [name for name in held if ".experts." not in name]
-    shares = [
-        share for names, count in ((experts, EXPERT_SHARDS), (others, OTHER_SHARDS)) for share in cut(names, count)
-    ]
-    named = enumerate((share for share in shares if share), start=1)
-    total = sum(bool(share) for share in shares)
-    return {f"model-{k:05}-of-{total:05}.safetensors": {n: held[n] for n in share} for k, share in named}
+    shares = [share for share in (*cut(experts, EXPERT_SHARDS), *cut(others, OTHER_SHARDS)) if share]
+    files = [f"model-{k:05}-of-{len(shares):05}.safetensors" for k in range(1, len(shares) + 1)]
+    return {file: {name: held[name] for name in share} for file, share in zip(files, shares, strict=True)}
 
 
 def cut(names: list[str], count: int) -> list[list[str]]:

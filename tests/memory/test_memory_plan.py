@@ -187,8 +187,9 @@ def test_plans_come_in_order_of_loss_of_quality_and_streaming_last():
 def test_the_plan_that_fits_is_the_first_of_all_however_much_there_is():
     work, precisions = Work.of(TINY, "generate"), ("int8", "int4")
     sizes = sorted(plan.device for plan in plans(TINY, work, GPU, precisions))
-    for device, host in ((sizes[0] - 1, 10**12), (sizes[0], 10**12), (sizes[0], None), (sizes[-1], 10**12)):
-        machine = Machine(device, host)
+    staged = min(plan.device for plan in plans(TINY, work, CPU, precisions))
+    rooms = [(sizes[0] - 1, 10**12), (sizes[0], 10**12), (sizes[-1] - 1, 10**12), (sizes[-1], 10**12), (staged, None)]
+    for machine in (Machine(*room) for room in rooms):
         first = next((plan for plan in plans(TINY, work, machine, precisions) if plan.fits), None)
         assert fitting(TINY, work, machine, precisions) == first
 
