@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from unveil import cli
+from unveil.cli.doctor import fits
 from unveil.config import load_preset
 from unveil.errors import DivergenceError, TrainingError
 
@@ -70,10 +71,22 @@ def test_config_shows_a_model_directory_and_names_an_unknown_key(unveil, refused
 
 def test_doctor_says_what_is_here(unveil):
     found = json.loads(unveil("doctor", "--json").out)
+    assert found["fits"]["tiny, generate"].startswith("float32 resident, 0.") and "free on cpu" in str(found["fits"])
     assert found["python"] == sys.version.split()[0] and found["memory_gib"] > 0
     assert "torch" in found["packages"] and found["needs"].keys() == {"bench", "tiny", "official"}
     assert "44 GiB in bfloat16" in found["needs"]["official"]
     assert "python: " in unveil("doctor").out
+
+
+@pytest.mark.slow
+def test_doctor_says_when_a_model_fits_only_in_parts_or_not_at_all(monkeypatch):
+    said = {}
+    for free in (30e9, 12e9, 4e9):
+        monkeypatch.setattr("unveil.memory.measure.free_memory", lambda device, free=free: int(free))
+        said[free] = fits()["official, generate"]
+    assert said[30e9] == "int8 resident, 26.39 GB of 30.00 GB free on cpu"
+    assert said[12e9] == "int4 staged, 10.01 GB of 12.00 GB free on cpu"
+    assert said[4e9] == "nothing does of 4.00 GB free on cpu"
 
 
 def talk(unveil, monkeypatch, model_directory, *lines):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -6,7 +8,8 @@ from unveil.config import ModelConfig, load_preset
 from unveil.errors import RequestError
 from unveil.memory.live import peak_bytes
 from unveil.memory.moments import Work, cache_bytes, look_at, tile, use_of
-from unveil.memory.plan import Machine, Plan, down_from, needs, parse_bytes, plans
+from unveil.memory.plan import Machine, Plan, down_from, fitting, needs, parse_bytes, plans
+from unveil.model.backbone.experts import Experts, QuantizedExperts
 from unveil.model.hold import floats_of, format_of, hold
 from unveil.weights.names import PART_FILES
 from unveil.weights.read import build
@@ -181,6 +184,16 @@ def test_plans_come_in_order_of_loss_of_quality_and_streaming_last():
     assert down_from("float16")[0] == "float16" and "float16" not in down_from("float32")
 
 
+def test_the_plan_that_fits_is_the_first_of_all_however_much_there_is():
+    work, precisions = Work.of(TINY, "generate"), ("int8", "int4")
+    sizes = sorted(plan.device for plan in plans(TINY, work, GPU, precisions))
+    staged = min(plan.device for plan in plans(TINY, work, CPU, precisions))
+    rooms = [(sizes[0] - 1, 10**12), (sizes[0], 10**12), (sizes[-1] - 1, 10**12), (sizes[-1], 10**12), (staged, None)]
+    for machine in (Machine(*room) for room in rooms):
+        first = next((plan for plan in plans(TINY, work, machine, precisions) if plan.fits), None)
+        assert fitting(TINY, work, machine, precisions) == first
+
+
 def test_tiles_are_tried_where_the_vae_needs_most():
     large = TINY.model_copy(update={"sampling": TINY.sampling.model_copy(update={"grid": (16, 16)})})
     found = list(plans(large, Work.of(large, "generate"), CPU, ["int4"]))
@@ -208,3 +221,24 @@ def test_amounts_of_memory_are_read(text, size):
 def test_other_amounts_are_refused(text):
     with pytest.raises(RequestError, match="write it as 24GB"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_quantized_experts_without_numbers_are_traced_like_real_ones(form):
+    chosen = torch.arange(24).remainder(6).view(12, 2)  # each of 6 experts 4 times, as a trace spreads them
+    peaks = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            layer = QuantizedExperts(Experts(6, 128, 64), form)
+            x, weights = torch.zeros(12, 128), torch.ones(12, 2)
+        given = [x, weights, chosen.to(device), *layer.state_dict().values()]
+        peaks.append(peak_bytes(partial(layer, x, given[2], weights), given))
+    assert peaks[0] == peaks[1] > 12 * 128 * 4
+
+
+def test_a_trace_works_an_operation_out_again_for_other_shapes_strides_and_sizes():
+    def run(x):
+        return [x + 1, x + 1.5, x.t() + 1, x[:1] + 1, x.to(torch.float64) + 1, x.sum(0), x.sum(1), x > 0]
+
+    there, meta = torch.zeros(30, 20), torch.zeros(30, 20, device="meta")
+    assert peak_bytes(lambda: run(there), [there]) == peak_bytes(lambda: run(meta), [meta])

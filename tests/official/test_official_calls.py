@@ -1,6 +1,7 @@
 """Our calls under the released names: what the released code gave, and the sane thing where that is a quirk."""
 
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from unveil.errors import GenerationError, PromptError, RequestError
 from unveil.official import (
@@ -184,6 +186,42 @@ def test_a_model_moves_and_keeps_what_must_stay_precise() -> None:
     direct = AutoModelForCausalLM.from_pretrained(GOLDEN.checkpoint, torch_dtype=torch.bfloat16).parts.backbone
     assert all(torch.equal(direct.state_dict()[n], t) for n, t in moved.parts.backbone.state_dict().items())
     assert len(moved.generate_image("a cat", **SMALL)["token_ids"]) == 64
+
+
+def test_without_a_precision_a_cpu_takes_float32_and_that_of_the_files_when_it_does_not_fit(
+    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = Path(shutil.copytree(released, tmp_path / "half"))
+    for file in half.rglob("*.safetensors"):
+        save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file)
+
+    def held(**given: Any) -> torch.dtype:
+        return AutoModelForCausalLM.from_pretrained(half, **given).parts.backbone.lm_head.weight.dtype
+
+    assert held() == held(torch_dtype="auto") == torch.float32
+    monkeypatch.setattr("unveil.pipeline.fit.free_memory", lambda device: 100_000)
+    eye = ImageTokenizer(half, "cpu").network
+    assert held() == next(eye.parameters()).dtype == torch.bfloat16
+    assert held(torch_dtype="float32") == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantized_models_answer_and_keep_their_small_weights_when_they_move(precision: str) -> None:
+    small = AutoModelForCausalLM.from_pretrained(GOLDEN.checkpoint, torch_dtype=precision)
+    before = {name: tensor.clone() for name, tensor in small.parts.backbone.state_dict().items()}
+    experts = small.parts.backbone.model.layers[1].mlp.experts
+    assert experts.gate_proj.values.dtype == {"int8": torch.int8, "int4": torch.uint8}[precision]
+    moved = small.to("cpu").to(torch.bfloat16).parts.backbone.state_dict()
+    assert all(moved[n].dtype == t.dtype and torch.equal(moved[n], t) for n, t in before.items())
+    assert len(small.generate_image("a cat", **SMALL)["token_ids"]) == 64
+    with pytest.raises(RequestError, match="quantized weights cannot become torch.float32; load the model with that"):
+        small.to(torch.float32)
+
+
+def test_another_precision_is_refused_before_any_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("no JSON")
+    with pytest.raises(RequestError, match="dtype 'float8' cannot be used; use auto, float32"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, torch_dtype="float8")
 
 
 def test_a_device_map_names_one_device() -> None:

@@ -8,20 +8,24 @@ from importlib import metadata
 import typer
 
 from unveil.cli import options
-from unveil.cli.output import say, say_json
+from unveil.cli.output import note, say, say_json
 from unveil.version import VERSION
 
+MODELS = ("tiny", "official")
+"""The presets that are models one can have."""
 PACKAGES = ("torch", "diffusers", "tokenizers", "safetensors", "pillow", "pydantic", "typer")
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Say what this machine has and whether the weights are whole; exit code 2 when something is wrong."""
-    findings = {**machine(), "weights": weights(), "needs": needs()}
+    """Say what this machine has, whether the weights are whole and what fits; exit code 2 when something is wrong."""
+    note("looking at packages, weights and memory; planning takes some seconds")
+    shipped = weights()
+    findings = {**machine(), "weights": shipped, "needs": needs(), "fits": fits()}
     if as_json:
         say_json(findings)
     else:
         say("\n".join(_shown(findings)))
-    if any(found != "whole" for found in weights().values()):
+    if any(found != "whole" for found in shipped.values()):
         raise typer.Exit(2)
 
 
@@ -68,6 +72,32 @@ def needs() -> dict[str, str]:
 
     sizes = {name: gib(name) for name in preset_names()}
     return {name: f"{4 * n:.2g} GiB in float32, {2 * n:.2g} GiB in bfloat16" for name, n in sizes.items()}
+
+
+def fits() -> dict[str, str]:
+    """How each model fits the memory that is free now, for a picture and for an answer, placed as by `--memory`."""
+    import torch
+
+    from unveil.config import load_preset
+    from unveil.memory.measure import free_memory, is_process
+    from unveil.memory.moments import Task, Work
+    from unveil.memory.plan import Machine, down_from, fitting
+    from unveil.pipeline.place import choose_device
+
+    device = choose_device("auto")
+    room = Machine(free_memory(device), None if is_process(device) else free_memory(torch.device("cpu")))
+    tasks: tuple[Task, ...] = ("generate", "understand")
+    found = dict[str, str]()
+    for name in MODELS:
+        for task in tasks:
+            config = load_preset(name)
+            precisions = down_from("float32" if device.type == "cpu" else "bfloat16")
+            plan = fitting(config, Work.of(config, task), room, precisions)
+            verdict = (
+                "nothing does" if plan is None else f"{plan.precision} {plan.residency}, {plan.device / 1e9:.2f} GB"
+            )
+            found[f"{name}, {task}"] = f"{verdict} of {room.device / 1e9:.2f} GB free on {device}"
+    return found
 
 
 def _version(package: str) -> str:

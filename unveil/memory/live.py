@@ -34,15 +34,31 @@ class _Live(TorchDispatchMode):
         super().__init__()
         self.known = {tensor.untyped_storage()._cdata for tensor in held}
         self.now = self.peak = 0
+        self.seen = dict[object, tuple[Any, ...]]()  # shape, strides, dtype of results, by what was given
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run the operation and count what it made."""
-        made = func(*args, **(kwargs or {}))
-        tree_map_only(torch.Tensor, self._born, made)
+        made = self._made(func, args, kwargs or {})
+        if isinstance(made, torch.Tensor):
+            self._born(made)
+        else:
+            tree_map_only(torch.Tensor, self._born, made)
         if func is torch.ops.aten.convolution.default:
             self.peak = max(self.peak, self.now + args[1].nbytes + made.nbytes)
+        return made
+
+    def _made(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What an operation gives. On the meta device that follows from shapes, so it is worked out once for each."""
+        if func._schema.is_mutable or any(each.alias_info for each in func._schema.returns):
+            return func(*args, **kwargs)
+        key = (func, _shapes(args, func), _shapes(tuple(kwargs.items()), func))
+        if (before := self.seen.get(key)) is not None:
+            return torch.empty_strided(*before[:2], dtype=before[2], device="meta")
+        made = func(*args, **kwargs)
+        if isinstance(made, torch.Tensor) and made.is_meta:
+            self.seen[key] = (made.shape, made.stride(), made.dtype)
         return made
 
     def _born(self, tensor: Tensor) -> None:
@@ -56,6 +72,16 @@ class _Live(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
+
+
+def _shapes(value: Any, func: Any) -> object:
+    """All that decides the shape of a result; in operations number by number the value of a number does not."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.stride(), value.device
+    if isinstance(value, list | tuple):
+        return tuple(_shapes(inner, func) for inner in value)
+    counts = isinstance(value, int | float) and torch.Tag.pointwise in func.tags
+    return type(value), None if counts else value
 
 
 class _Known(TorchFunctionMode):

@@ -1,5 +1,6 @@
 """What is really used: the peak of a GPU's memory as PyTorch gave it out, or of the process as the system sees it."""
 
+import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+_MMAP_THRESHOLD, _LARGE = -3, 1 << 17  # glibc's option, and the bytes from which blocks are pages of their own
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -38,6 +40,17 @@ class Meter:
 def held_by_process() -> int:
     """The resident size of this process now; where the system does not say, the highest so far."""
     return _status("VmRSS") if _STATUS.exists() else _highest()
+
+
+def return_freed() -> None:
+    """Let freed blocks of 128 KiB and more go back to the system at once, in this process from now on.
+
+    glibc raises that size with the blocks that it sees freed, up to 32 MiB, and then keeps holes between what lives: a
+    picture left up to a tenth of a GB so. Other C libraries keep their ways.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def free_memory(device: torch.device) -> int:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -15,6 +16,7 @@ from unveil.memory.live import peak_bytes
 from unveil.memory.moments import PARTS, Work, cache_bytes, look_at, tile, use_of
 from unveil.model.backbone import Backbone
 from unveil.model.hold import Precision, floats_of, format_of, hold, weight_bytes
+from unveil.model.layers.quantized import Format
 from unveil.weights.read import build
 
 Residency: TypeAlias = Literal["resident", "staged", "streamed"]
@@ -128,6 +130,19 @@ def plans(config: ModelConfig, work: Work, machine: Machine, precisions: Sequenc
             yield from _with_tiles(Plan(precision, "streamed", each, machine))
 
 
+def fitting(config: ModelConfig, work: Work, machine: Machine, precisions: Sequence[Precision]) -> Plan | None:
+    """The first of `plans` that fits, sooner: what is too large by its weights alone is not traced."""
+    orders: tuple[tuple[Residency, ...], ...] = (("resident", "staged"), ("streamed",))
+    for residencies in orders if machine.host is not None else orders[:1]:
+        for precision in precisions:
+            if not Plan(precision, residencies[-1], weigh(config, work, precision), machine).fits:
+                continue
+            for plan in plans(config, work, machine, [precision]):
+                if plan.residency in residencies and plan.fits:
+                    return plan
+    return None
+
+
 def _with_tiles(plan: Plan) -> Iterator[Plan]:
     """A plan, and the same with tiles where that needs less."""
     yield plan
@@ -135,25 +150,53 @@ def _with_tiles(plan: Plan) -> Iterator[Plan]:
         yield tiled
 
 
-def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
-    """Every part of a model, from its shapes: weights and cache exactly, activations as `peak_bytes` sees them."""
-    modules = build(config)
+def weigh(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
+    """Every part of a model with its weights alone, exactly."""
     found = []
-    for name, module in modules.items():
+    for name, module in build(config).items():
         small = hold(module, floats_of(precision), format_of(precision))
-        state, used = module.state_dict().values(), name in PARTS[work.task]
         dtype = precision if small else str(floats_of(precision)).removeprefix("torch.")
-        need = Need(name, dtype, weight_bytes(module), max(tensor.nbytes for tensor in state), used=used)
+        largest = max(tensor.nbytes for tensor in module.state_dict().values())
+        need = Need(name, dtype, weight_bytes(module), largest, used=name in PARTS[work.task])
         if isinstance(module, Backbone):
-            need = _of_backbone(need, module, config, work, precision)
-        elif used:
-            run = use_of(name, modules, config, work)
-            need = replace(need, activations=peak_bytes(run, state))
-            if isinstance(module, AutoencoderKL):
-                tile(module)
-                need = replace(need, tiled=peak_bytes(run, state))
+            sizes, table = [weight_bytes(layer) for layer in module.model.layers], module.model.word_embeddings.weight
+            need = replace(need, embedding=table.nbytes, layers=sum(sizes), layer=max(sizes, default=0))
         found.append(need)
     return tuple(found)
+
+
+def needs(config: ModelConfig, work: Work, precision: Precision) -> tuple[Need, ...]:
+    """Every part of a model, from its shapes: weights and cache exactly, activations as `peak_bytes` sees them."""
+    return tuple(_traced(need, config, work, precision) for need in weigh(config, work, precision))
+
+
+def _traced(need: Need, config: ModelConfig, work: Work, precision: Precision) -> Need:
+    """A need with activations and cache, if the task uses the part."""
+    if not need.used:
+        return need
+    if need.name == "backbone":
+        cache = cache_bytes(config, work.length, work.branches, floats_of(precision))
+        return replace(need, cache=cache, activations=_of_backbone(config, work, precision) - cache)
+    form = format_of(precision) if need.dtype == precision else None
+    activations, tiled = _use(need.name, config, work, floats_of(precision), form)
+    return replace(need, activations=activations, tiled=tiled)
+
+
+@lru_cache(maxsize=32)
+def _use(name: str, config: ModelConfig, work: Work, dtype: torch.dtype, form: Format | None) -> tuple[int, int]:
+    """Activations of one use of a part other than the backbone, plainly and in tiles (0 when it has none).
+
+    Remembered, since parts that are never quantized need the same in int8 and int4 as in bfloat16.
+    """
+    modules = build(config)
+    module = modules[name]
+    hold(module, dtype, form)
+    run, state = use_of(name, modules, config, work), module.state_dict().values()
+    plain = peak_bytes(run, state)
+    if not isinstance(module, AutoencoderKL):
+        return plain, 0
+    tile(module)
+    return plain, peak_bytes(run, state)
 
 
 def parse_bytes(text: str) -> int:
@@ -165,21 +208,16 @@ def parse_bytes(text: str) -> int:
     return int(number * (1024 if found[3] else 1000) ** power)
 
 
-def _of_backbone(need: Need, module: Backbone, config: ModelConfig, work: Work, precision: Precision) -> Need:
-    """The need with what only a backbone has, and its activations: bytes besides weights and cache at its worst moment.
+@lru_cache(maxsize=32)
+def _of_backbone(config: ModelConfig, work: Work, precision: Precision) -> int:
+    """Bytes besides its weights at the backbone's worst moment, cache included.
 
     Every layer leaves keys and values behind, equally many, and is otherwise done when the next begins. So what a
     model of many layers takes follows from two of few.
     """
     layers, few = config.backbone.layers, config.backbone.dense_layers + 1
-    sizes, table = [weight_bytes(layer) for layer in module.model.layers], module.model.word_embeddings.weight
-    need = replace(need, embedding=table.nbytes, layers=sum(sizes), layer=max(sizes, default=0))
-    if not need.used:
-        return need
-    cache = cache_bytes(config, work.length, work.branches, floats_of(precision))
     shorter, longer = (_peak(config, work, precision, min(n, layers)) for n in (few, few + 1))
-    peak = longer + max(layers - few - 1, 0) * (longer - shorter)
-    return replace(need, cache=cache, activations=peak - cache)
+    return longer + max(layers - few - 1, 0) * (longer - shorter)
 
 
 def _peak(config: ModelConfig, work: Work, precision: Precision, layers: int) -> int:

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from unveil.memory.measure import is_process, return_freed
 from unveil.memory.moments import tile
 from unveil.memory.plan import Plan
 from unveil.memory.stream import LayerStream, State
@@ -116,6 +117,8 @@ class Streamed:
 
 def settle(source: Unread, plan: Plan, device: torch.device) -> Parts:
     """The model of a source, held and placed as a plan says. Parts that the plan's task does not use are left out."""
+    if is_process(device):
+        return_freed()
     dtype = floats_of(plan.precision)
     source.hold(dtype, format_of(plan.precision))
     parts, used = source.parts, [need.name for need in plan.used if need.name in source.tensors]

@@ -8,11 +8,12 @@ import torch
 from unveil.errors import RequestError
 from unveil.official.choices import Behavior
 from unveil.official.model import Model
-from unveil.pipeline.place import check_precision, choose_device, choose_dtype, model_directory, open_directory
+from unveil.pipeline.fit import choose_precision, place_parts
+from unveil.pipeline.place import choose_device, model_directory, unread_model
 from unveil.vocab.text import Text
 from unveil.weights.names import TOKENIZER_FILE
 from unveil.weights.official_config import DecoderKind
-from unveil.weights.official_model import is_official, load_official
+from unveil.weights.official_model import is_official, open_official
 from unveil.weights.read import Parts
 
 DeviceMap = str | torch.device | Mapping[str, str | int | torch.device] | None
@@ -33,10 +34,10 @@ class AutoModelForCausalLM:
         low_cpu_mem_usage: bool = False,
         attn_implementation: str | None = None,
     ) -> Model:
-        """The backbone in a directory, ready to sample from; float32 on the CPU unless told otherwise.
+        """The backbone in a directory, ready to sample from; on the CPU unless told otherwise.
 
-        `behavior` is ours. The last four arguments change nothing: no code of the directory is run, nothing is
-        fetched, weights are never held twice, and attention is PyTorch's own.
+        torch_dtype: as for `open_parts`. `behavior` is ours. The last four arguments change nothing: no code of the
+        directory is run, nothing is fetched, weights are never held twice, and attention is PyTorch's own.
         """
         parts = open_parts(model_path, ("backbone",), place_of(device_map), torch_dtype)
         return Model(parts, behavior)
@@ -60,13 +61,17 @@ def open_parts(
     dtype: str | torch.dtype | None,
     decoder: DecoderKind = "normal",
 ) -> Parts:
-    """These parts of a released directory, or a model of our own layout whole."""
+    """These parts of a released directory, or a model of our own layout whole.
+
+    dtype: float32, bfloat16, float16, also int8 or int4. None or "auto" is what `Uni.load` chooses: on a GPU the
+    precision of the files, on a CPU float32, or that of the files when float32 does not fit the free memory.
+    """
     path, where = model_directory(model_path), choose_device(str(device))
-    precision = choose_dtype(dtype or torch.float32)
-    if not is_official(path):
-        return open_directory(path, where, precision, decoder)
-    check_precision(where, precision)
-    parts = load_official(path, where, precision, decoder=decoder, only=only)
+    precision = "auto" if dtype is None else dtype
+    choose_precision(precision)  # a wrong name is told before any file is read
+    released = is_official(path)
+    source = open_official(path, decoder=decoder, only=only) if released else unread_model(path, decoder)
+    parts, _ = place_parts(source, where, precision, None)
     parts.require(*only)
     return parts
 

@@ -7,6 +7,7 @@ import torch
 
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
+from unveil.model.layers.quantized import QuantizedWeight
 from unveil.official.choices import Behavior, Mode, chosen
 from unveil.pipeline.draw import spoken
 from unveil.pipeline.inputs import check_room, checked_text, device_of
@@ -58,13 +59,20 @@ class Model:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Itself, moved to a device or held in another precision."""
+        """Itself, moved to a device or held in another precision; int8 and int4 stay what they are."""
         network = self.parts.backbone
         dtype = to if isinstance(to, torch.dtype) else dtype
         device = device if to is None or isinstance(to, torch.dtype) else to
         where = device_of(self.parts) if device is None else choose_device(str(device))
-        precision = next(network.parameters()).dtype if dtype is None else choose_dtype(dtype)
-        state = {n: t.to(where, target_dtype(n, precision)) for n, t in network.state_dict().items()}
+        held = next(network.parameters()).dtype
+        precision = held if dtype is None else choose_dtype(dtype)
+        quantized = any(isinstance(part, QuantizedWeight) for part in network.modules())
+        if quantized and precision != held:
+            raise RequestError(f"quantized weights cannot become {precision}; load the model with that torch_dtype")
+        state = {
+            name: tensor.to(where, tensor.dtype if quantized else target_dtype(name, precision))
+            for name, tensor in network.state_dict().items()
+        }
         assign(network, state)
         network.requires_grad_(False)
         return self

@@ -34,10 +34,10 @@ class Info(TypedDict):
 
 
 class ImageTokenizer:
-    """Pictures, whose sides must be multiples of a patch, to codes."""
+    """Pictures, whose sides must be multiples of a patch, to codes; `dtype` as for `open_parts`."""
 
     def __init__(
-        self, model_path: str | Path, device: str | torch.device = "auto", dtype: torch.dtype | None = None
+        self, model_path: str | Path, device: str | torch.device = "auto", dtype: str | torch.dtype | None = None
     ) -> None:
         parts = open_parts(model_path, ("image_tokenizer",), device, dtype)
         parts.require("image_tokenizer")
@@ -79,19 +79,18 @@ def decode_vq_tokens(
     resolution_multiplier: int = 2,
     num_steps: int = 50,
     decode_mode: str = "normal",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Image.Image:
     """The picture of h rows of w codes, given without the offset; decode_mode "normal" or "decoder-turbo".
 
-    bfloat16 on CUDA and float32 elsewhere unless told. The noise comes from PyTorch's global CPU generator.
+    dtype: as for `open_parts`. The noise comes from PyTorch's global CPU generator.
     """
     if decode_mode not in _DECODERS:
         raise RequestError(f"no decode_mode '{decode_mode}'; there are {' and '.join(_DECODERS)}")
     if h < 1 or w < 1 or len(token_ids) != h * w:
         raise RequestError(f"a picture of {h}x{w} codes needs {h * w} token_ids, not {len(token_ids)}")
     where, kind = choose_device(str(device)), _DECODERS[decode_mode]
-    precision = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    parts = open_parts(model_path, ("code_embedding", "decoder", "vae"), where, precision, kind)
+    parts = open_parts(model_path, ("code_embedding", "decoder", "vae"), where, dtype, kind)
     if resolution_multiplier != parts.config.decoder.condition_upsample:
         only = parts.config.decoder.condition_upsample
         raise RequestError(f"resolution_multiplier must be {only} for this decoder, not {resolution_multiplier}")

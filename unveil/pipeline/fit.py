@@ -10,7 +10,7 @@ import torch
 from unveil.errors import RequestError
 from unveil.memory.measure import Meter, free_memory, is_process
 from unveil.memory.moments import PARTS, Task, Work
-from unveil.memory.plan import Machine, Plan, down_from, plans
+from unveil.memory.plan import Machine, Plan, down_from, fitting, plans
 from unveil.memory.residency import settle
 from unveil.model.hold import Precision, floats_of, format_of
 from unveil.pipeline.place import check_precision
@@ -133,12 +133,11 @@ def _fitting(source: Unread, meter: Meter, budget: Budget, precisions: Sequence[
     shared, free = is_process(device), free_memory(device)
     room = min(budget.bytes - base, free) if shared else min(budget.bytes, free)
     machine = Machine(room, None if shared else free_memory(torch.device("cpu")))
-    least: Plan | None = None
-    for plan in plans(config, Work.of(config, budget.task, budget.size), machine, precisions):
-        if plan.fits:
-            return plan
-        least = plan if least is None or plan.device < least.device else least
-    assert least is not None
+    work = Work.of(config, budget.task, budget.size)
+    plan = fitting(config, work, machine, precisions)
+    if plan is not None:
+        return plan
+    least = min(plans(config, work, machine, precisions), key=lambda each: each.device)
     needs = f"the least, {least.precision} {least.residency}, needs {gb(least.device)}"
     other = " or another dtype" if len(precisions) == 1 else ""
     held = f"the process holds {gb(base)} before, " if shared else ""

@@ -10,7 +10,7 @@ from unveil.files import check_links
 from unveil.weights.names import CONFIG_FILE
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
 from unveil.weights.official_model import is_official, open_official
-from unveil.weights.read import Parts, Unread, filled, open_model
+from unveil.weights.read import Unread, open_model
 
 
 def shipped_models() -> dict[str, Path]:
@@ -43,12 +43,6 @@ def unread_model(path: Path, decoder: DecoderKind = "normal") -> Unread:
     if decoder != "normal":
         raise RequestError(f"{path}: has one decoder; leave out decoder '{decoder}'")
     return open_model(path)
-
-
-def open_directory(path: Path, device: torch.device, dtype: torch.dtype, decoder: DecoderKind = "normal") -> Parts:
-    """The model in a directory of our own layout or as released. Raises RequestError for a decoder it cannot have."""
-    check_precision(device, dtype)
-    return filled(unread_model(path, decoder), device, dtype)
 
 
 def choose_device(name: str) -> torch.device:

@@ -51,8 +51,15 @@ class QuantizedWeight(nn.Module):
         return self._floats(self.values[index], self.scale[index])
 
     def unbind(self) -> Iterator[Float[Tensor, "O I"]]:
-        """The matrices of the stack, each turned back when its turn comes."""
-        return (self[index] for index in range(self.shape[0]))
+        """The matrices of the stack, each turned back when its turn comes.
+
+        On the meta device only the last is, for all of them: there it tells what that takes, and none takes more.
+        """
+        last = self.shape[0] - 1
+        if self.values.is_meta:
+            one = self.values.new_empty
+            return (self[i] if i == last else one(self.shape[1:], dtype=self.dtype) for i in range(last + 1))
+        return (self[index] for index in range(last + 1))
 
     def dequantize(self) -> Float[Tensor, "... O I"]:
         """All of it, as floats of the dtype it had."""
