@@ -1,11 +1,15 @@
 """The router's choice and weights, and every way of applying the experts."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
 from unveil.config import load_preset
+from unveil.model.backbone import experts as module
 from unveil.model.backbone.experts import EXPERTS, ExpertWeights, apply_experts_reference, gated_mlp
 from unveil.model.backbone.router import Router, choose_experts, weigh_experts
+from unveil.model.hold import lay_out
 
 CONFIG = load_preset("tiny").backbone.model_copy(
     update={"width": 16, "experts": 16, "groups": 4, "kept_groups": 2, "chosen_experts": 4, "expert_width": 8}
@@ -136,3 +140,43 @@ def test_bfloat16_visits_are_summed_in_float32(name: str) -> None:
     expected = torch.stack([(torch.stack(o) * s[:, None]).sum(0) for o, s in zip(outs, share, strict=True)])
     assert mixed.dtype == torch.bfloat16
     assert torch.allclose(mixed.float(), expected, rtol=2**-8, atol=1e-5)  # one rounding, not one per addition
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "grouped"),
+    [
+        (torch.float32, (16, 8, 16), True),
+        (torch.bfloat16, (16, 8, 16), True),
+        (torch.bfloat16, (16, 4, 16), False),  # rows of 8 bytes
+        (torch.float64, (16, 8, 16), False),
+    ],
+)
+def test_the_engine_groups_what_can_be_grouped_and_sorts_the_rest(monkeypatch, dtype, shape, grouped) -> None:
+    e, f, d = shape
+    experts = ExpertWeights(*(normal(*s).to(dtype) for s in ((e, f, d), (e, f, d), (e, d, f))))
+    used = []
+    for name in ("grouped", "sorted"):
+        entry = f"apply_experts_{name}"
+        real = getattr(module, entry)
+        monkeypatch.setattr(module, entry, lambda *given, n=name, real=real: (used.append(n), real(*given))[1])
+    given = normal(5, d).to(dtype), experts, torch.tensor([[0, 3]] * 5), torch.ones(5, 2, dtype=dtype)
+    sampled = module.apply_experts_sampling(*given)
+    assert used == ["grouped" if grouped else "sorted"]
+    trained = module.apply_experts(*given)
+    assert torch.allclose(sampled, trained, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+def test_matrices_laid_out_column_by_column_are_the_same_numbers_and_give_the_same_products() -> None:
+    plain = module.Experts(4, 16, 8)
+    for parameter in plain.parameters():
+        parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+    laid, state = deepcopy(plain), plain.state_dict()
+    lay_out(laid, state)
+    laid.load_state_dict(state, assign=True)
+    for a, b in zip(plain.parameters(), laid.parameters(), strict=True):
+        assert torch.equal(a, b) and a.is_contiguous() and b.mT.is_contiguous()
+    half = deepcopy(plain).bfloat16().state_dict()
+    lay_out(plain, half)
+    assert all(tensor.is_contiguous() for tensor in half.values())
+    given = normal(6, 16), torch.tensor([[0, 3]] * 6), torch.ones(6, 2)
+    assert torch.allclose(plain(*given), laid(*given), atol=1e-5)

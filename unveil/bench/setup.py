@@ -10,6 +10,7 @@ from unveil.config.tree import VocabConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
 from unveil.model.backbone import Backbone
+from unveil.model.hold import lay_out
 from unveil.sampling import Allowed, Policy, Quota, Task
 from unveil.vocab.layout import SPECIAL, Layout
 
@@ -37,6 +38,9 @@ def set_up(config: ModelConfig, *, prompt: int, nothing: int, codes: int, steps:
         raise RequestError("prompt, unconditional branch, codes and steps must be at least 1")
     generator = torch.Generator().manual_seed(seed)
     backbone = Backbone(config.backbone, config.vocab).initialize(generator).eval().requires_grad_(False)
+    state = backbone.state_dict()
+    lay_out(backbone, state)  # as loading does
+    backbone.load_state_dict(state, assign=True)
     layout = plain_layout(config.vocab)
     words = min(getattr(layout, field) for field in SPECIAL)  # ordinary ids lie below the special ones
     asked, unasked = (torch.randint(words, (n,), generator=generator).tolist() for n in (prompt, nothing))
