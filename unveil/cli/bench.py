@@ -1,5 +1,6 @@
 """`unveil bench`: the engine against the plain loop and against SPRINT, then many requests against one by one."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def bench(
     from unveil.bench import compare, set_up, throughput
     from unveil.config import load_preset
 
-    said = progress(quiet)
+    said = progress(quiet) if quiet or sys.stderr.isatty() else _log
     setup = set_up(load_preset(preset), prompt=prompt, nothing=nothing, codes=codes, steps=steps, seed=seed)
     compared = compare(setup, rounds, said)
     tiny = load_preset(small)
@@ -62,6 +63,12 @@ def bench(
         say_json(compared.as_dict() | gains | {"batches_identical": all(t.identical for t in served)})
     else:
         say("\n".join([*_compared(compared), "", *_served(served, small)]))
+
+
+def _log(what: str, done: int, total: int) -> None:
+    """Progress as lines, since this takes minutes and its stderr may be a file."""
+    sys.stderr.write(f"{what} {done}/{total}\n")
+    sys.stderr.flush()
 
 
 def _sizes(text: str) -> tuple[int, ...]:
