@@ -27,6 +27,9 @@ def bench(
     requests: Annotated[str, typer.Option("--requests", help="How many at once.")] = "1,4,16",
     small: Annotated[str, typer.Option("--small", help="The preset of those many requests.")] = "tiny",
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and prompts.")] = 0,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Instead: official sizes on a CUDA device, as a Markdown table.")
+    ] = False,
     batch_invariant: Annotated[bool, typer.Option("--batch-invariant", help="The many requests bit for bit.")] = False,
     pareto: Annotated[
         Path | None,
@@ -47,6 +50,8 @@ def bench(
         return sweep_to(pareto, n, model, device, dtype, memory, quiet)
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
+    if gpu:
+        return _gpu(quiet)
     sizes = _sizes(requests)
     from unveil.bench import compare, set_up, throughput
     from unveil.config import load_preset
@@ -63,6 +68,15 @@ def bench(
         say_json(compared.as_dict() | gains | {"batches_identical": all(t.identical for t in served)})
     else:
         say("\n".join([*_compared(compared), "", *_served(served, small)]))
+
+
+def _gpu(quiet: bool) -> None:
+    import torch
+
+    from unveil.bench.gpu import as_markdown, measure_gpu
+
+    found = measure_gpu(progress(quiet))
+    say(as_markdown(found, torch.cuda.get_device_name()))
 
 
 def _log(what: str, done: int, total: int) -> None:
