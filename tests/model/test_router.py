@@ -1,7 +1,5 @@
 """The router's choice and weights, and every way of applying the experts."""
 
-from copy import deepcopy
-
 import pytest
 import torch
 
@@ -9,7 +7,6 @@ from unveil.config import load_preset
 from unveil.model.backbone import experts as module
 from unveil.model.backbone.experts import EXPERTS, ExpertWeights, apply_experts_reference, gated_mlp
 from unveil.model.backbone.router import Router, choose_experts, weigh_experts
-from unveil.model.hold import lay_out
 
 CONFIG = load_preset("tiny").backbone.model_copy(
     update={"width": 16, "experts": 16, "groups": 4, "kept_groups": 2, "chosen_experts": 4, "expert_width": 8}
@@ -164,19 +161,3 @@ def test_the_engine_groups_what_can_be_grouped_and_sorts_the_rest(monkeypatch, d
     assert used == ["grouped" if grouped else "sorted"]
     trained = module.apply_experts(*given)
     assert torch.allclose(sampled, trained, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)
-
-
-def test_matrices_laid_out_column_by_column_are_the_same_numbers_and_give_the_same_products() -> None:
-    plain = module.Experts(4, 16, 8)
-    for parameter in plain.parameters():
-        parameter.data.normal_(generator=torch.Generator().manual_seed(0))
-    laid, state = deepcopy(plain), plain.state_dict()
-    lay_out(laid, state)
-    laid.load_state_dict(state, assign=True)
-    for a, b in zip(plain.parameters(), laid.parameters(), strict=True):
-        assert torch.equal(a, b) and a.is_contiguous() and b.mT.is_contiguous()
-    half = deepcopy(plain).bfloat16().state_dict()
-    lay_out(plain, half)
-    assert all(tensor.is_contiguous() for tensor in half.values())
-    given = normal(6, 16), torch.tensor([[0, 3]] * 6), torch.ones(6, 2)
-    assert torch.allclose(plain(*given), laid(*given), atol=1e-5)

@@ -10,7 +10,6 @@ from unveil.config.tree import VocabConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
 from unveil.model.backbone import Backbone
-from unveil.model.hold import lay_out
 from unveil.sampling import Allowed, Policy, Quota, Task
 from unveil.vocab.layout import SPECIAL, Layout
 
@@ -47,22 +46,14 @@ def set_up(
     if min(prompt, nothing, codes, steps) < 1:
         raise RequestError("prompt, unconditional branch, codes and steps must be at least 1")
     generator = torch.Generator().manual_seed(seed)
-    backbone = random_backbone(config, generator) if backbone is None else backbone
+    if backbone is None:
+        backbone = Backbone(config.backbone, config.vocab).initialize(generator).eval().requires_grad_(False)
     layout = plain_layout(config.vocab)
     words = min(getattr(layout, field) for field in SPECIAL)  # ordinary ids lie below the special ones
     asked, unasked = (torch.randint(words, (n,), generator=generator).tolist() for n in (prompt, nothing))
     guidance = Guidance.simple(defaults.guidance, defaults.rescale)
     task = Task([asked], codes, Allowed.codes(layout), branches=[[unasked]], guidance=guidance)
     return Setup(config, backbone, layout, task, Policy(Quota(defaults.threshold, steps), block))
-
-
-def random_backbone(config: ModelConfig, generator: torch.Generator) -> Backbone:
-    """Random weights, held as loaded ones are."""
-    backbone = Backbone(config.backbone, config.vocab).initialize(generator).eval().requires_grad_(False)
-    state = backbone.state_dict()
-    lay_out(backbone, state)
-    backbone.load_state_dict(state, assign=True)
-    return backbone
 
 
 def plain_layout(vocab: VocabConfig) -> Layout:

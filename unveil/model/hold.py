@@ -10,7 +10,6 @@ from unveil.model.backbone.experts import Experts, QuantizedExperts
 from unveil.model.backbone.router import Router
 from unveil.model.image_decoder import ImageDecoder
 from unveil.model.layers.quantized import Format, QuantizedLinear
-from unveil.shapes import Tensor
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 """From the most exact down; with int8 and int4 all but the large matrices is bfloat16."""
@@ -59,20 +58,6 @@ def quantize(layers: nn.ModuleList, form: Format) -> int:
                 setattr(holder, name, QuantizedExperts(child, form))
                 replaced += 1
     return replaced
-
-
-def lay_out(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put the matrices of a state dict column by column into memory, if products then are faster: same numbers.
-
-    So it is on a CPU in float32. A product of a few rows, as one denoise step has for each expert, takes its time
-    reading a matrix that is not in the cache; in this order that takes about a third less.
-    """
-    for owner, part in module.named_modules():
-        if isinstance(part, nn.Linear | Experts):
-            for name in (f"{owner}.{field}" if owner else field for field, _ in part.named_parameters(recurse=False)):
-                tensor = state[name]
-                if tensor.ndim > 1 and tensor.dtype == torch.float32 and tensor.device.type == "cpu":
-                    state[name] = tensor.mT.contiguous().mT
 
 
 def weight_bytes(module: nn.Module) -> int:

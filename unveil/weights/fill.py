@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import nn
 
-from unveil.model.hold import lay_out
 from unveil.model.layers.quantized import QuantizedWeight, pack
 from unveil.shapes import Tensor
 from unveil.weights.names import place
@@ -47,7 +46,6 @@ def gather(
         else:
             room(name, dtype, expert).copy_(tensor)
         del tensor  # or it would stay until the next one is there
-    lay_out(module, state)
     return state
 
 
