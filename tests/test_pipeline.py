@@ -1,6 +1,7 @@
 """`Uni` with random weights: the same request gives the same result, and what cannot be is one line."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ class Reciter:
         self.text, self.size = torch.tensor(text), size
 
     def allocate(self, branches, length):
-        return torch.zeros(branches, 0)
+        return torch.zeros(branches, 1, 2, 1, length, 1)
 
     def packed(self, tokens, positions, segments, tile):
         runs = positions.split([segment.end - segment.start for segment in segments])
@@ -363,3 +364,38 @@ def test_settings_survive_their_plain_form(uni):
     parts = uni.parts
     settings = PictureSettings.of(parts.config, parts.layout, {"top_k": 5, "guidance_scale": 1.25})
     assert PictureSettings.from_plain(settings.plain(), parts.config, parts.layout) == settings
+
+
+def test_prompts_are_shared_between_calls_only_when_asked_and_change_no_answer(uni):
+    parts = uni.parts
+    question, picture = "how many things are there?", noise(3)
+    alone, sharing = Uni(parts), Uni(parts, share_prompts=True)
+    for model in (alone, sharing):
+        found = [model.understand_image(picture, question, seed=1).text for _ in range(2)]
+        assert found == [alone.understand_image(picture, question, seed=1).text] * 2
+    assert alone.engine.prefixes.hits == alone.engine.prefixes.bytes == 0
+    assert sharing.engine.prefixes.hits > 0 and sharing.engine.prefixes.bytes > 0
+    hits = sharing.engine.prefixes.hits
+    assert "".join(sharing.stream_text(lambda uni: uni.understand_image(picture, question, seed=1))).strip() == found[0]
+    assert sharing.engine.prefixes.hits > hits
+
+
+def test_an_interrupted_request_leaves_nothing_in_the_engine_of_its_model(uni):
+    def interrupt(what, done, total):
+        raise KeyboardInterrupt
+
+    uni = Uni(uni.parts, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        uni.generate_image("a star", seed=1)
+    assert not uni.engine.running and uni.engine.cache_bytes == 0 and len(uni.engine.queue) == 0
+
+
+def test_threads_that_ask_one_model_at_once_get_what_each_gets_alone(uni):
+    found = {}
+    alone = {seed: uni.generate_image("a star", seed=seed).codes for seed in range(3)}
+    ask = [threading.Thread(target=lambda s=s: found.update({s: uni.generate_image("a star", seed=s)})) for s in alone]
+    for thread in ask:
+        thread.start()
+    for thread in ask:
+        thread.join()
+    assert all(torch.equal(found[seed].codes, codes) for seed, codes in alone.items())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unveil.config import load_preset
+from unveil.model.backbone import experts as module
 from unveil.model.backbone.experts import EXPERTS, ExpertWeights, apply_experts_reference, gated_mlp
 from unveil.model.backbone.router import Router, choose_experts, weigh_experts
 
@@ -136,3 +137,27 @@ def test_bfloat16_visits_are_summed_in_float32(name: str) -> None:
     expected = torch.stack([(torch.stack(o) * s[:, None]).sum(0) for o, s in zip(outs, share, strict=True)])
     assert mixed.dtype == torch.bfloat16
     assert torch.allclose(mixed.float(), expected, rtol=2**-8, atol=1e-5)  # one rounding, not one per addition
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "grouped"),
+    [
+        (torch.float32, (16, 8, 16), True),
+        (torch.bfloat16, (16, 8, 16), True),
+        (torch.bfloat16, (16, 4, 16), False),  # rows of 8 bytes
+        (torch.float64, (16, 8, 16), False),
+    ],
+)
+def test_the_engine_groups_what_can_be_grouped_and_sorts_the_rest(monkeypatch, dtype, shape, grouped) -> None:
+    e, f, d = shape
+    experts = ExpertWeights(*(normal(*s).to(dtype) for s in ((e, f, d), (e, f, d), (e, d, f))))
+    used = []
+    for name in ("grouped", "sorted"):
+        entry = f"apply_experts_{name}"
+        real = getattr(module, entry)
+        monkeypatch.setattr(module, entry, lambda *given, n=name, real=real: (used.append(n), real(*given))[1])
+    given = normal(5, d).to(dtype), experts, torch.tensor([[0, 3]] * 5), torch.ones(5, 2, dtype=dtype)
+    sampled = module.apply_experts_sampling(*given)
+    assert used == ["grouped" if grouped else "sorted"]
+    trained = module.apply_experts(*given)
+    assert torch.allclose(sampled, trained, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)

@@ -25,9 +25,19 @@ class Setup:
     policy: Policy
 
 
-def set_up(config: ModelConfig, *, prompt: int, nothing: int, codes: int, steps: int, seed: int = 0) -> Setup:
+def set_up(
+    config: ModelConfig,
+    *,
+    prompt: int,
+    nothing: int,
+    codes: int,
+    steps: int,
+    seed: int = 0,
+    backbone: Backbone | None = None,
+) -> Setup:
     """A prompt of that many random ids, a shorter unconditional branch, and a canvas of codes.
 
+    The weights are random too, unless a backbone is given.
     Raises RequestError when they do not fit the context.
     """
     context, defaults, block = config.backbone.context, config.sampling, config.backbone.block_size
@@ -36,7 +46,8 @@ def set_up(config: ModelConfig, *, prompt: int, nothing: int, codes: int, steps:
     if min(prompt, nothing, codes, steps) < 1:
         raise RequestError("prompt, unconditional branch, codes and steps must be at least 1")
     generator = torch.Generator().manual_seed(seed)
-    backbone = Backbone(config.backbone, config.vocab).initialize(generator).eval().requires_grad_(False)
+    if backbone is None:
+        backbone = Backbone(config.backbone, config.vocab).initialize(generator).eval().requires_grad_(False)
     layout = plain_layout(config.vocab)
     words = min(getattr(layout, field) for field in SPECIAL)  # ordinary ids lie below the special ones
     asked, unasked = (torch.randint(words, (n,), generator=generator).tolist() for n in (prompt, nothing))

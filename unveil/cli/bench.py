@@ -1,5 +1,6 @@
 """`unveil bench`: the engine against the plain loop and against SPRINT, then many requests against one by one."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ def bench(
     requests: Annotated[str, typer.Option("--requests", help="How many at once.")] = "1,4,16",
     small: Annotated[str, typer.Option("--small", help="The preset of those many requests.")] = "tiny",
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and prompts.")] = 0,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Instead: official sizes on a CUDA device, as a Markdown table.")
+    ] = False,
     batch_invariant: Annotated[bool, typer.Option("--batch-invariant", help="The many requests bit for bit.")] = False,
     pareto: Annotated[
         Path | None,
@@ -46,11 +50,13 @@ def bench(
         return sweep_to(pareto, n, model, device, dtype, memory, quiet)
     if rounds < 1:
         raise RequestError(f"--rounds must be at least 1, not {rounds}")
+    if gpu:
+        return _gpu(quiet)
     sizes = _sizes(requests)
     from unveil.bench import compare, set_up, throughput
     from unveil.config import load_preset
 
-    said = progress(quiet)
+    said = progress(quiet) if quiet or sys.stderr.isatty() else _log
     setup = set_up(load_preset(preset), prompt=prompt, nothing=nothing, codes=codes, steps=steps, seed=seed)
     compared = compare(setup, rounds, said)
     tiny = load_preset(small)
@@ -62,6 +68,21 @@ def bench(
         say_json(compared.as_dict() | gains | {"batches_identical": all(t.identical for t in served)})
     else:
         say("\n".join([*_compared(compared), "", *_served(served, small)]))
+
+
+def _gpu(quiet: bool) -> None:
+    import torch
+
+    from unveil.bench.gpu import as_markdown, measure_gpu
+
+    found = measure_gpu(progress(quiet))
+    say(as_markdown(found, torch.cuda.get_device_name()))
+
+
+def _log(what: str, done: int, total: int) -> None:
+    """Progress as lines, since this takes minutes and its stderr may be a file."""
+    sys.stderr.write(f"{what} {done}/{total}\n")
+    sys.stderr.flush()
 
 
 def _sizes(text: str) -> tuple[int, ...]:

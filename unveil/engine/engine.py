@@ -61,17 +61,22 @@ class Engine:
         queue: int = 1024,
         cache_limit: int | None = None,
         shared_limit: int = 1 << 28,
+        prefixes: Prefixes | None = None,
         batch_invariant: bool = False,
+        owner: str | None = None,
         heard: Listener = deaf,
     ) -> None:
         """`context` limits prompt and canvas together; `cache_limit` and `shared_limit` are bytes.
 
+        prefixes: what engines over one model have in common, if they do; else each has its own.
+        owner: of the requests that come by `unmask`; they share what their prompts have in common.
         batch_invariant: a request's scores are the same bit for bit alone and in any company; slower.
         """
         self.model, self.layout, self.context, self.device = model, layout, context, torch.device(device)
-        self.batch, self.cache_limit, self.heard = batch, cache_limit, heard
+        self.batch, self.cache_limit, self.owner, self.heard = batch, cache_limit, owner, heard
         self.tile = TILE if batch_invariant else None
-        self.queue, self.prefixes = Queue(queue), Prefixes(shared_limit)
+        self.queue = Queue(queue)
+        self.prefixes = Prefixes(shared_limit) if prefixes is None else prefixes
         self.running: list[Filling] = []
         self.positions = 0  # that went through the model's layers so far
         self.cache_bytes = self.most_cache_bytes = 0  # of keys and values held by running requests
@@ -99,12 +104,21 @@ class Engine:
     def unmask(
         self, task: Task, policy: Policy, *, generators: Sequence[torch.Generator] = (), on_step: OnStep | None = None
     ) -> list[list[int]]:
-        """The new ids of every row of a task, as `sampling.unmask` gives them; the rows run together."""
+        """The new ids of every row of a task, as `sampling.unmask` gives them; the rows run together.
+
+        When one fails, or the caller is interrupted, the others are cancelled and nothing of them stays.
+        """
         handles = [
-            self.submit(Request(row, policy, generators[i] if generators else None, on_step=on_step))
+            self.submit(Request(row, policy, generators[i] if generators else None, owner=self.owner, on_step=on_step))
             for i, row in enumerate(task.rows())
         ]
-        return [handle.tokens() for handle in handles]
+        try:
+            return [handle.tokens() for handle in handles]
+        finally:
+            for handle in handles:
+                handle.cancel()
+            with self._stepping:
+                self._leave()
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Step until something is done."""

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
-from unveil.pipeline.inputs import Entering, by_length, check_room, engine_of, rows_of
+from unveil.pipeline.inputs import Entering, by_length, check_room, ready, rows_of
 from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
@@ -71,7 +71,7 @@ def planned(
     out: dict[int, Drawing] = {}
     for at in by_length(asked, rows_of(parts)):
         plans = think(
-            engine_of(parts),
+            ready(parts, watch.engine),
             [asked[i] for i in at],
             parts.layout,
             header=header,
@@ -119,7 +119,7 @@ def draw(
     for at in by_length([drawing.prefix for drawing in drawings], rows_of(parts)):
         given = [_given(drawings[i].pins, settings.grid, parts) for i in at]
         codes = generate_codes(
-            engine_of(parts),
+            ready(parts, watch.engine),
             [drawings[i].prefix for i in at],
             parts.layout,
             grid=settings.grid,
@@ -191,7 +191,7 @@ def write(
     for at in by_length(prefixes, rows_of(parts)):
         start = [given[i] for i in at] if given else [[parts.layout.mask] * settings.tokens] * len(at)
         rows = generate_text(
-            engine_of(parts),
+            ready(parts, watch.engine),
             [prefixes[i] for i in at],
             parts.layout,
             tokens=settings.tokens,

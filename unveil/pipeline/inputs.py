@@ -87,10 +87,30 @@ def rows_of(parts: Parts) -> int:
     return ROWS if parts.residency is None else 1
 
 
-def engine_of(parts: Parts) -> Engine:
-    """An engine with one user."""
-    context = parts.config.backbone.context
-    return Engine(parts.backbone, parts.layout, context=context, device=parts.enter("backbone"), queue=1 << 20)
+def new_engine(parts: Parts, *, shares: bool = False, beside: Engine | None = None) -> Engine:
+    """An engine with one user, whose requests may share what their prompts have in common.
+
+    `beside` another it has the same user. Where memory was planned nothing is kept from one request to the next.
+    """
+    owner = "user" if shares and parts.residency is None else None
+    prefixes = None
+    if beside is not None:
+        owner, prefixes = beside.owner, beside.prefixes
+    return Engine(
+        parts.backbone,
+        parts.layout,
+        context=parts.config.backbone.context,
+        device=parts.device,
+        queue=1 << 20,
+        prefixes=prefixes,
+        owner=owner,
+    )
+
+
+def ready(parts: Parts, engine: Engine | None) -> Engine:
+    """The engine, or one for this call alone; the backbone is on its device when this returns."""
+    parts.enter("backbone")
+    return new_engine(parts) if engine is None else engine
 
 
 def device_of(parts: Parts) -> torch.device:

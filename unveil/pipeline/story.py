@@ -8,7 +8,7 @@ from PIL import Image
 
 from unveil.metadata import Recipe
 from unveil.pipeline.draw import render_codes, shower, spoken
-from unveil.pipeline.inputs import check_room, engine_of
+from unveil.pipeline.inputs import check_room, new_engine, ready
 from unveil.pipeline.results import ImageResult, Page, StoryResult
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
@@ -57,7 +57,7 @@ def tell(
     block = parts.config.backbone.block_size
     frames, text = list[Frame](), ""
     for part in interleave(
-        engine_of(parts),
+        ready(parts, new_engine(parts, shares=True)),  # a picture's prompt begins with all that came before it
         prefix,
         say,
         limits=Limits(most, words.tokens, room, context),

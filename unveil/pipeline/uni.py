@@ -9,6 +9,7 @@ from typing import Self, TypeVar, Unpack
 import torch
 from PIL import Image
 
+from unveil.engine import Engine
 from unveil.errors import RequestError, WeightsError
 from unveil.memory.moments import Task
 from unveil.memory.plan import parse_bytes
@@ -18,7 +19,7 @@ from unveil.pipeline.draw import render_codes
 from unveil.pipeline.find import similarity
 from unveil.pipeline.fit import Budget, Placed, choose_precision, place_parts
 from unveil.pipeline.images import edit, generate, recipe_of
-from unveil.pipeline.inputs import checked_text, tokenize
+from unveil.pipeline.inputs import checked_text, new_engine, tokenize
 from unveil.pipeline.pins import (
     CodesInput,
     MaskInput,
@@ -49,21 +50,30 @@ class Uni:
 
     What a request gives depends on the weights, the request and its seed, on nothing else. `heard` is told of
     progress: (what is going on, how much is done, of how much).
+
+    Several threads may ask at once; their requests then share denoise steps. (Not where parts come in turns because
+    memory was planned.)
     """
 
     def __init__(
-        self, parts: Parts, heard: Heard = silent, seen: Seen | None = None, placed: Placed | None = None
-    ) -> None:
+        self, parts: Parts, heard: Heard = silent, seen: Seen | None = None, placed: Placed | None = None, *,
+        share_prompts: bool = False, engine: Engine | None = None,
+    ) -> None:  # fmt: skip
+        """share_prompts: keep the keys and values of prompts, up to 256 MiB, for later requests that begin alike.
+
+        Such requests answer sooner, from which one could learn what was asked before: only for one user's requests.
+        """
         self.parts = parts
         self.heard = heard
         self.seen = seen
         self.placed = placed
+        self.engine = new_engine(parts, shares=share_prompts) if engine is None else engine
 
     @classmethod
     def load(
         cls, model: str | Path = "tiny", device: str = "auto", dtype: str | torch.dtype = "auto", *,
         memory: str | None = None, task: Task = "anything", size: int | None = None,
-        decoder: DecoderKind = "normal", heard: Heard = silent,
+        decoder: DecoderKind = "normal", heard: Heard = silent, share_prompts: bool = False,
     ) -> Self:  # fmt: skip
         """The model of that name inside the package, or in that directory, ours or as released; needs no network.
 
@@ -84,7 +94,7 @@ class Uni:
         choose_precision(dtype)  # a wrong name is told before any file is read
         budget = None if memory is None else Budget(parse_bytes(memory), task, size)
         parts, placed = place_parts(unread_model(path, decoder), where, dtype, budget)
-        return cls(parts, heard, placed=placed)
+        return cls(parts, heard, placed=placed, share_prompts=share_prompts)
 
     @property
     def weights(self) -> str:
@@ -249,8 +259,10 @@ class Uni:
         """Any one request while it is made: its canvas after every denoise step, then its result.
 
         `uni.stream(lambda uni: uni.chat(turns))`. Who breaks off the loop stops the request. Stories show no canvas.
+        A stream waits for who looks on, so it has an engine of its own and makes nobody else wait.
         """
-        return stream(lambda seen: ask(type(self)(self.parts, self.heard, seen)))
+        engine = new_engine(self.parts, beside=self.engine)
+        return stream(lambda seen: ask(type(self)(self.parts, self.heard, seen, engine=engine)))
 
     def stream_text(self, ask: Callable[["Uni"], TextResult]) -> Iterator[str]:
         """The words of a request as soon as they can no longer change; joined they are its text."""
@@ -337,4 +349,4 @@ class Uni:
         return told(self.parts, said, recipe, settings, words, self._watch(trace))
 
     def _watch(self, trace: bool = False) -> Watch:
-        return Watch(self.heard, trace, self.seen)
+        return Watch(self.heard, trace, self.seen, self.engine)

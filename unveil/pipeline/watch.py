@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from unveil.engine import Engine
 from unveil.sampling import StepEvent
 from unveil.shapes import Tensor
 
@@ -29,11 +30,15 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass
 class Watch:
-    """Hears of every denoise and solver step of one batch and keeps the denoise steps if a trace is wanted."""
+    """Hears of every denoise and solver step of one batch and keeps the denoise steps if a trace is wanted.
+
+    `engine` is who does the steps; without one every batch has its own.
+    """
 
     heard: Heard = silent
     keep: bool = False
     seen: Seen | None = None
+    engine: Engine | None = None
     events: list[StepEvent] = field(default_factory=list)
 
     def tokens(

@@ -15,14 +15,18 @@ from unveil.errors import RequestError
 from unveil.shapes import Bool, Float, Int, Tensor
 
 Score = Literal["low_confidence", "top_k_margin", "neg_entropy", "random"]
+Rule = Literal["official", "paper"]
 
 
 @dataclass(frozen=True)
 class Sprint:
     """How much is kept, and which positions go first.
 
-    A ratio below 1 for text or codes only takes away that they are always kept; `keep_ratio` says how many remain.
-    Text is always kept unless told otherwise, codes are not.
+    rule "official": a ratio below 1 for text or codes only takes away that they are always kept; `keep_ratio` says how
+    many remain. Text is always kept unless told otherwise, codes are not.
+    rule "paper" (eq. 1): each of text and codes keeps its own share of its most important positions; a ratio that is
+    not given is `keep_ratio`. Nothing is infinitely important.
+    With `keep_ratio` 1, or `warmup` 0, nothing is pruned: what is left is the adaptive quota, over the exact cache.
     """
 
     keep_ratio: float = 0.7
@@ -32,12 +36,17 @@ class Sprint:
     image_keep_ratio: float | None = None
     text_keep_ratio: float | None = None
     least: int = 1  # positions filled per step, at least
+    rule: Rule = "official"
 
     def __post_init__(self) -> None:
         if self.score not in get_args(Score):
             raise RequestError(f"no way to rank positions named '{self.score}'; there are {', '.join(get_args(Score))}")
         if not (self.keep_ratio > 0 and 0 <= self.alpha <= 1):
             raise RequestError(f"keep_ratio must be above 0 and alpha from 0 to 1, not {self.keep_ratio}, {self.alpha}")
+        if self.rule not in get_args(Rule):
+            raise RequestError(f"no rule of pruning named '{self.rule}'; there are {', '.join(get_args(Rule))}")
+        if any(ratio is not None and not ratio >= 0 for ratio in (self.image_keep_ratio, self.text_keep_ratio)):
+            raise RequestError("the ratios of text and codes must be 0 or more; leave them out for keep_ratio")
         if self.warmup < 0 or self.least < 1:
             raise RequestError(f"warmup must be 0 or more and least 1 or more, not {self.warmup}, {self.least}")
 
@@ -73,6 +82,18 @@ def importance(
             relative = relative.masked_fill(pinned.any(-1, keepdim=True), 0)
         length = alpha * relative + (1 - alpha) * confidence
     return length.masked_fill(pinned, torch.inf).masked_fill(~real, -torch.inf)
+
+
+def kept_by_kind(
+    rank: Float[Tensor, "B P"], codes: Bool[Tensor, "B P"], real: Bool[Tensor, "B P"], sprint: Sprint
+) -> Bool[Tensor, "B P"]:
+    """What the paper's rule keeps: of text and of codes, each, the most important floor(ratio * number) (eq. 1)."""
+    kept = torch.zeros_like(real)
+    for kind, ratio in ((~codes & real, sprint.text_keep_ratio), (codes & real, sprint.image_keep_ratio)):
+        count = (kind.sum(-1).double() * (sprint.keep_ratio if ratio is None else ratio)).floor()
+        best = rank.masked_fill(~kind, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+        kept |= kind & (best.argsort(dim=-1) < count[:, None])
+    return kept
 
 
 def kept_count(pinned: Bool[Tensor, "B P"], real: Bool[Tensor, "B P"], keep_ratio: float) -> Int[Tensor, " B"]:

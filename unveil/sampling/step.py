@@ -12,7 +12,7 @@ from unveil.sampling.chance import step_numbers
 from unveil.sampling.choices import choose_among
 from unveil.sampling.commit import Quota, commit_confident
 from unveil.sampling.draw import Draw, draw, draw_at, hide
-from unveil.sampling.sprint import Sprint, candidates, importance, kept_count, kept_places
+from unveil.sampling.sprint import Sprint, candidates, importance, kept_by_kind, kept_count, kept_places
 from unveil.shapes import Bool, Float, Int, Tensor
 
 _RUN = 256  # positions whose logits SPRINT holds at once
@@ -179,10 +179,14 @@ def prune(job: Job, canvas: Canvas, cache: Cache, start: int) -> Cache:
     ids = canvas.tokens(rows, 0, start).flatten(0, 1)
     line = torch.arange(start, device=ids.device)
     real = (line >= canvas.pads[:, rows, None]).flatten(0, 1) | job.policy.official
-    pinned = sprint.pinned(ids, job.image_offset)
+    codes, by_kind = ids >= job.image_offset, sprint.rule == "paper"
+    pinned = torch.zeros_like(codes) if by_kind else sprint.pinned(ids, job.image_offset)
     count, kept, seen = kept_count(pinned, real, sprint.keep_ratio), [], real[:, :0]
     for keys, values in cache.past:
         rank = importance(keys, cache.confidence, pinned, real, sprint.alpha, official=job.policy.official)
+        if by_kind:
+            those = kept_by_kind(rank, codes, real, sprint)
+            rank, count = those.double(), those.sum(-1)  # as many in every layer
         places, seen = kept_places(rank, count)
         at = places[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[-1])
         kept.append((keys.gather(2, at), values.gather(2, at)))

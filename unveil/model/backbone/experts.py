@@ -124,14 +124,21 @@ def apply_experts_tiled(
 def apply_experts_grouped(
     x: Float[Tensor, "N D"], experts: ExpertWeights, chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
 ) -> Float[Tensor, "N D"]:
-    """As `apply_experts_sorted`, with PyTorch's grouped product instead of a loop: no wait for the counts."""
-    visits, order = _visits_by_expert(x, chosen)
+    """As `apply_experts_sorted`, with PyTorch's grouped product instead of a loop: no wait for the counts.
+
+    A token is read from `x` for each of its visits, and its visits are weighed and added in one go.
+    """
+    order = chosen.flatten().argsort(stable=True)
+    visits = x.index_select(0, order.div(chosen.shape[1], rounding_mode="floor"))  # (N * K, D)
     counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0])
     ends = counts.cumsum(0).to(torch.int32)  # (E)
     floats = (w.dequantize() if isinstance(w, QuantizedWeight) else w for w in experts)
     gate, up, down = (w.transpose(1, 2) for w in floats)
     inner = F.silu(F.grouped_mm(visits, gate, offs=ends)) * F.grouped_mm(visits, up, offs=ends)  # (N * K, F)
-    return _combine(F.grouped_mm(inner, down, offs=ends), order, weights, x.dtype)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    outputs, shares = F.grouped_mm(inner, down, offs=ends).to(wide), weights.to(wide)
+    places = _places(order).view_as(chosen)
+    return F.embedding_bag(places, outputs, per_sample_weights=shares, mode="sum").to(x.dtype)
 
 
 def gated_mlp(
@@ -159,13 +166,35 @@ def _combine(
 ) -> Float[Tensor, "N D"]:
     """Undo the sorting, weigh each visit and add the visits of a token, in at least float32."""
     wide = torch.promote_types(dtype, torch.float32)
-    places = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
-    visits = outputs.index_select(0, places).unflatten(0, weights.shape)  # (N, K, D)
+    visits = outputs.index_select(0, _places(order)).unflatten(0, weights.shape)  # (N, K, D)
     return (visits.to(wide) * weights[..., None].to(wide)).sum(1).to(dtype)
 
 
+def _places(order: Int[Tensor, " N*K"]) -> Int[Tensor, " N*K"]:
+    """Where each visit went when they were sorted."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+
+
+def apply_experts_sampling(
+    x: Float[Tensor, "N D"], experts: ExpertWeights, chosen: Int[Tensor, "N K"], weights: Float[Tensor, "N K"]
+) -> Float[Tensor, "N D"]:
+    """What the engine uses: grouped where PyTorch can; its gradients would not repeat bit for bit on a GPU."""
+    entry = apply_experts_grouped if groupable(x, experts) else apply_experts_sorted
+    return entry(x, experts, chosen, weights)
+
+
+def groupable(x: Float[Tensor, "N D"], experts: ExpertWeights) -> bool:
+    """Whether PyTorch's grouped product takes them: rows of a multiple of 16 bytes; bfloat16, on a CPU also float32.
+
+    Experts in few bits would all become floats at once there.
+    """
+    precise = x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and x.device.type == "cpu")
+    whole = all(width * x.element_size() % 16 == 0 for width in experts.gate.shape[1:])
+    return precise and whole and isinstance(experts.gate, Tensor)
+
+
 apply_experts = apply_experts_sorted
-"""The entry the model uses."""
+"""The entry of training and of the plain loop."""
 
 EXPERTS: Mapping[str, ExpertsEntry] = MappingProxyType(
     {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch.nn import functional as F
 
-from unveil.model.backbone.experts import apply_experts, apply_experts_tiled
+from unveil.model.backbone.experts import apply_experts_sampling, apply_experts_tiled
 from unveil.model.backbone.layer import MLP, Layer, MixtureOfExperts
 from unveil.model.layers.norm import RMSNorm
 from unveil.model.layers.rotary import rotary_tables, rotate
@@ -128,7 +128,7 @@ def _finish(layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H*hea
         return by_tile(lambda a, b: (a + dense(b),), tile, x, normed)[0]
     mixture = layer.mlp
     shared, chosen, weights = by_tile(lambda a: _route(mixture, a), tile, normed)
-    entry = apply_experts if tile is None else apply_experts_tiled
+    entry = apply_experts_sampling if tile is None else apply_experts_tiled
     return x + (mixture.experts(normed, chosen, weights, entry) + shared)
 
 
