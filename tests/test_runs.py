@@ -13,6 +13,7 @@ from unveil import runs
 from unveil.config import dump, load_preset
 from unveil.config.run import RunConfig, VaeTask
 from unveil.errors import TrainingError, WeightsError
+from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.training.objectives.vae import VaeObjective
 from unveil.vocab.text import Text
 from unveil.weights.save import save_part
@@ -45,6 +46,21 @@ def test_a_vae_that_starts_from_parts_has_their_weights(tmp_path: Path, text: Te
     assert all(torch.equal(state[name], value) for name, value in before.state_dict().items())
     fresh = runs.build_objective(run.model_copy(update={"start": "scratch"}), model).module.state_dict()
     assert not torch.equal(fresh["encoder.conv_in.weight"], state["encoder.conv_in.weight"])
+
+
+def test_fresh_words_of_a_backbone_get_the_common_part_when_asked(tmp_path: Path, text: Text) -> None:
+    model = load_preset("tiny")
+    rows = []
+    for asked in (False, True):
+        task = {"objective": "backbone", "rows": {"edit": 1}, "common_part": asked}
+        run = vae_run(tmp_path / str(asked), task=task, seed=1)
+        save_part(ImageTokenizer(model.image_tokenizer).eval(), run.parts / "image_tokenizer.safetensors")
+        text.save(run.parts / "tokenizer.json")
+        state = runs.build_objective(run, model).module.state_dict()
+        rows.append(state["backbone.model.word_embeddings.weight"])
+    without, given = rows
+    offset = model.vocab.image_offset
+    assert torch.allclose(given[:offset] - without[:offset], given[offset:].mean(0).expand(offset, -1), atol=1e-6)
 
 
 def test_a_stage_whose_parts_are_not_there_yet_says_so(tmp_path: Path, text: Text) -> None:

@@ -15,7 +15,7 @@ from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.training.loop import Objective, train
-from unveil.training.objectives.backbone import BackboneObjective, start_from_codebook
+from unveil.training.objectives.backbone import BackboneObjective, share_common_part, start_from_codebook
 from unveil.training.objectives.decoder import DecoderObjective, start_embedding
 from unveil.training.objectives.image_tokenizer import TokenizerObjective
 from unveil.training.objectives.retrieval import RetrievalObjective
@@ -85,6 +85,8 @@ def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
     backbone = Backbone(model.backbone, model.vocab).initialize(generator)
     if task.initialize_codes:
         start_from_codebook(backbone, tokenizer, model, task.head_scale, generator)
+    if task.common_part:
+        share_common_part(backbone, model)
     return BackboneObjective(model, task, text, tokenizer, _continued(run, "backbone", backbone))
 
 

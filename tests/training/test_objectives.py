@@ -16,7 +16,7 @@ from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.scenes.scene import Scene, Thing
 from unveil.training.loop import Objective
-from unveil.training.objectives.backbone import BackboneObjective, start_from_codebook
+from unveil.training.objectives.backbone import BackboneObjective, share_common_part, start_from_codebook
 from unveil.training.objectives.decoder import DecoderObjective, start_embedding
 from unveil.training.objectives.image_tokenizer import WORDS, TokenizerObjective, cell_words, window_spread
 from unveil.training.objectives.retrieval import RetrievalObjective
@@ -204,6 +204,16 @@ def test_codes_that_look_alike_start_alike(small: ModelConfig, tokenizer: ImageT
         assert (unit @ unit.T - wanted).abs().mean() < 0.1
         assert abs(float(rows.detach().std()) / scale - 1) < 0.1
     assert torch.equal(backbone.model.word_embeddings.weight[:1024], text_rows)
+
+
+def test_words_can_get_what_the_codes_have_in_common(small: ModelConfig, tokenizer: ImageTokenizer) -> None:
+    backbone = Backbone(small.backbone, small.vocab).initialize(torch.Generator().manual_seed(0))
+    start_from_codebook(backbone, tokenizer, small, 0.25, torch.Generator().manual_seed(0))
+    before = backbone.model.word_embeddings.weight.detach().clone()
+    share_common_part(backbone, small)
+    after, common = backbone.model.word_embeddings.weight.detach(), before[1024:].mean(0)
+    assert torch.equal(after[1024:], before[1024:]) and common.abs().max() > 0
+    assert torch.allclose(after[:1024] - before[:1024], common.expand(1024, -1), atol=1e-6)
 
 
 def test_the_code_embedding_starts_where_the_codebook_is(small: ModelConfig, tokenizer: ImageTokenizer) -> None:

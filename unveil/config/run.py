@@ -92,6 +92,7 @@ class BackboneTask(Config):
     referent_weight: float = Field(0.0, ge=0)  # of a third: each word must know where the thing lies that it names
     referent_layers: int = Field(4, ge=1)  # after this many layers
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
+    common_part: bool = False  # fresh embedding rows of the words get the mean of those of the codes added
     head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
 
     @model_validator(mode="after")

@@ -188,3 +188,14 @@ def start_from_codebook(
     for weight, scale in ((embedding, model.backbone.initializer_range), (head, head_scale)):
         weight[offset:] = projected(codebook, weight.shape[1], generator) * scale
     head[:offset] *= head_scale / 3 / model.backbone.initializer_range
+
+
+@torch.no_grad()
+def share_common_part(backbone: Backbone, model: ModelConfig) -> None:
+    """Add to the embedding rows of the words what those of the codes have in common, their mean.
+
+    A head that looks at the token before must make a query and a key that are the same for every token but for the
+    place. It can only make them of something that all rows have, and random rows have nothing in common.
+    """
+    offset, rows = model.vocab.image_offset, backbone.model.word_embeddings.weight
+    rows[:offset] += rows[offset:].mean(0)
