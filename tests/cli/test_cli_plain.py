@@ -165,6 +165,7 @@ def test_ctrl_c_leaves_with_130_and_no_traceback(model_directory, tmp_path):
 def test_an_interrupt_lost_in_a_finalizer_comes_again():
     code = """
 import os, signal, sys, time, unveil.cli as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits that it is ignored
 class Last:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)

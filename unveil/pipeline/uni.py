@@ -51,22 +51,18 @@ class Uni:
     What a request gives depends on the weights, the request and its seed, on nothing else. `heard` is told of
     progress: (what is going on, how much is done, of how much).
 
-    Several threads may ask at once; their requests then share denoise steps. (Not where parts come in turns because
-    memory was planned.)
+    Several threads may ask at once and then share denoise steps; not where a memory plan lets parts come in turns.
     """
 
     def __init__(
         self, parts: Parts, heard: Heard = silent, seen: Seen | None = None, placed: Placed | None = None, *,
         share_prompts: bool = False, engine: Engine | None = None,
     ) -> None:  # fmt: skip
-        """share_prompts: keep the keys and values of prompts, up to 256 MiB, for later requests that begin alike.
+        """share_prompts: keep keys and values of prompts, up to 256 MiB, for later requests that begin alike.
 
-        Such requests answer sooner, from which one could learn what was asked before: only for one user's requests.
+        These answer sooner, so who asks could learn what was asked before: only for one user's requests.
         """
-        self.parts = parts
-        self.heard = heard
-        self.seen = seen
-        self.placed = placed
+        self.parts, self.heard, self.seen, self.placed = parts, heard, seen, placed
         self.engine = new_engine(parts, shares=share_prompts) if engine is None else engine
 
     @classmethod
