@@ -57,7 +57,7 @@ def test_the_papers_rule_prunes_otherwise_than_the_official_one_and_is_the_same_
     tokens, events = drawn(backbone, layout, paper)
     assert tokens == drawn(backbone, layout, paper, reuse=False)[0]
     official = drawn(backbone, layout, replace(paper, rule="official"))[1]
-    differs = [not torch.equal(a.confidence, b.confidence) for a, b in zip(events, official, strict=False)]
+    differs = [not torch.equal(a.confidence, b.confidence) for a, b in zip(events, official, strict=True)]
     assert any(differs) and not differs[0]  # the first block's first step sees everything by either rule
 
 

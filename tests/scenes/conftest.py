@@ -70,6 +70,12 @@ def _answer(text: str, scene: Scene, phrase: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def true_of() -> dict[str, Callable[[Thing, Thing], bool]]:
+    """Relation or comparison -> whether it holds of two things."""
+    return TRUE_OF
+
+
+@pytest.fixture(scope="session")
 def answer(noun_phrase: str) -> Callable[[str, Scene], str]:
     """Question, scene -> the right answer."""
     return lambda text, scene: _answer(text, scene, noun_phrase)

@@ -46,15 +46,7 @@ def test_the_words_of_a_caption_count_every_thing_of_its_scene(captioned, find, 
             assert len(find(phrase, scene)) >= number, said.text
 
 
-def test_relations_and_comparisons_in_words_are_true_of_some_pair(captioned, find, noun_phrase):
-    true_of = {
-        "left of": lambda a, b: a.col < b.col,
-        "right of": lambda a, b: a.col > b.col,
-        "above": lambda a, b: a.row < b.row,
-        "below": lambda a, b: a.row > b.row,
-        "larger than": lambda a, b: (a.size, b.size) == ("large", "small"),
-        "smaller than": lambda a, b: (a.size, b.size) == ("small", "large"),
-    }
+def test_relations_and_comparisons_in_words_are_true_of_some_pair(captioned, find, noun_phrase, true_of):
     seen = Counter()
     for said, scene in captioned:
         for a, word, b in re.findall(rf"an? ({noun_phrase}) ({'|'.join(true_of)}) an? ({noun_phrase})", said.text):

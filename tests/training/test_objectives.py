@@ -227,30 +227,25 @@ def test_the_code_embedding_starts_where_the_codebook_is(small: ModelConfig, tok
     assert torch.corrcoef(torch.stack([(alike - mean).flatten(), shown.flatten()]))[0, 1] > 0.75
 
 
-def test_with_a_place_weight_the_backbone_learns_where_each_code_stands(
-    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
+@pytest.mark.parametrize(
+    ("probe", "asked"),
+    [
+        ("place", {"rows": {"generate": 1}, "place_weight": 1.0}),
+        ("neighbour", {"rows": {"read": 1}, "neighbour_weight": 1.0, "neighbour_reach": 1}),
+    ],
+)
+def test_with_its_weight_a_probe_learns_where_a_code_stands_or_what_stands_beside_a_word(
+    small: ModelConfig, text: Text, tokenizer: ImageTokenizer, probe: str, asked: dict[str, object]
 ) -> None:
     turning = small.model_copy(update={"backbone": small.backbone.model_copy(update={"rotary_fraction": 1.0})})
-    asked = {"rows": {"generate": 1}, "place_weight": 1.0, "probe_layers": 2}
-    objective = backbone_objective(turning, text, tokenizer, **asked)
+    objective = backbone_objective(turning, text, tokenizer, **asked, probe_layers=2)
     first, last = overfit(objective, 120, 1e-2, seed=0)
-    assert first["place_exact"] < 0.1 and last["place_exact"] > 0.9
-    plain = backbone_objective(small, text, tokenizer, rows={"generate": 1})
-    assert "place_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
+    assert first[f"{probe}_exact"] < 0.1 and last[f"{probe}_exact"] > 0.9
+    assert set(objective.module) == {"backbone", f"{probe}s"}
     assert set(objective.parts(objective.module)) == {"backbone"}
-
-
-def test_with_a_neighbour_weight_each_word_learns_which_stand_beside_it(
-    small: ModelConfig, text: Text, tokenizer: ImageTokenizer
-) -> None:
-    turning = small.model_copy(update={"backbone": small.backbone.model_copy(update={"rotary_fraction": 1.0})})
-    asked = {"rows": {"read": 1}, "neighbour_weight": 1.0, "neighbour_reach": 1, "probe_layers": 2}
-    objective = backbone_objective(turning, text, tokenizer, **asked)
-    first, last = overfit(objective, 120, 1e-2, seed=0)
-    assert first["neighbour_exact"] < 0.1 and last["neighbour_exact"] > 0.9
-    plain = backbone_objective(small, text, tokenizer, rows={"read": 1})
-    assert "neighbour_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
-    assert set(objective.parts(objective.module)) == {"backbone"}
+    plain = backbone_objective(small, text, tokenizer, rows=asked["rows"])
+    assert f"{probe}_exact" not in overfit(plain, 1, 1e-2, seed=0)[0]
+    assert set(plain.module) == {"backbone"}  # no weights, no averages and no checkpoint of what learns nothing
 
 
 def test_with_a_referent_weight_words_learn_where_the_thing_lies_that_they_name(

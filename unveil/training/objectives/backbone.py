@@ -41,7 +41,12 @@ class BackboneObjective:
         self.naming = naming_ids(text)
         for probe in (self.places, self.neighbours, self.referents):
             probe.initialize(torch.Generator().manual_seed(0))
-        probes = {"places": self.places, "neighbours": self.neighbours, "referents": self.referents}
+        weighed = {
+            "places": (self.places, task.place_weight),
+            "neighbours": (self.neighbours, task.neighbour_weight),
+            "referents": (self.referents, task.referent_weight),
+        }
+        probes = {name: probe for name, (probe, weight) in weighed.items() if weight}  # the others learn nothing
         self.module = nn.ModuleDict({"backbone": backbone, **probes})
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
