@@ -28,6 +28,15 @@ def test_a_word_sees_the_words_beside_it_in_its_own_block_and_before() -> None:
     ]
 
 
+def test_a_word_sees_none_of_a_later_block_and_none_of_another_copy() -> None:
+    packed = pack([Row([*range(1, 10)], [Branch([], [10])]), Row([1, 2], [Branch([3, 4, 5], [6])])], 4, 1)
+    found = neighbours_of(packed, torch.zeros_like(packed.ids, dtype=torch.bool), CODE, 1)
+    assert packed.ids[0].tolist() == [*range(1, 11)]  # two clean blocks and a noised one
+    assert found[0, 3].tolist() == [3, -1] and found[0, 4].tolist() == [4, 6]
+    assert packed.groups[1, 3:5].tolist() == [0, 1] and packed.branches[1, 3:5].tolist() == [1, 1]
+    assert found[1, 3].tolist() == [3, -1] and found[1, 4].tolist() == [-1, 6]
+
+
 def test_branches_copies_padding_and_codes_are_no_neighbours() -> None:
     rows = [Row([1, 2], [Branch([3], [4, CODE]), Branch([5], [6])]), Row([1], [Branch([], [9])])]
     packed = pack(rows, 8, 2)

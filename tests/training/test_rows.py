@@ -11,7 +11,7 @@ from unveil.sampling.canvas import Task, open_canvas
 from unveil.sampling.draw import Allowed
 from unveil.scenes.describe import DESCRIBE, parse_description
 from unveil.scenes.facts import FACTS
-from unveil.scenes.plan import parse_plan, placed
+from unveil.scenes.plan import parse_plan, placed, plan
 from unveil.scenes.scene import BACKGROUNDS, COLORS, KINDS, Scene
 from unveil.training.packing import Row, pack
 from unveil.training.rows import KEEP, TASKS, Source, drafts, finish, scenes_of
@@ -102,14 +102,16 @@ def test_edit_is_the_prompt_of_sampling_with_both_pictures_in_place(source: Sour
 
 def test_pictures_are_asked_for_by_their_plan_as_often_as_asked(source: Source) -> None:
     half = Source(source.prompts, GRID, SIZE, 3, 0.0, 0.5)
-    found = 0
+    found = shuffled = 0
     for draft in drafts(half, "generate", 0, 200):
         (scene,) = scenes_of(draft)
         words = source.prompts.text.decode([i for i in draft.prefix if isinstance(i, int)])
         told = re.search(r"HUMAN(.*?)ASSISTANT", words)
         assert told, words
         found += parse_plan(told[1]) == scene
+        shuffled += parse_plan(told[1]) == scene and told[1] != plan(scene)
     assert 75 < found < 125
+    assert shuffled > 0.3 * found  # in any order; one thing has only one
 
 
 def test_copy_asks_for_the_same_picture_in_words_that_name_no_thing(source: Source) -> None:
