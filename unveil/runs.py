@@ -15,12 +15,18 @@ from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.training.loop import Objective, train
-from unveil.training.objectives.backbone import BackboneObjective, share_common_part, start_from_codebook
+from unveil.training.objectives.backbone import (
+    BackboneObjective,
+    scale_embedding,
+    share_common_part,
+    start_from_codebook,
+)
 from unveil.training.objectives.decoder import DecoderObjective, start_embedding
 from unveil.training.objectives.image_tokenizer import TokenizerObjective
 from unveil.training.objectives.retrieval import RetrievalObjective
 from unveil.training.objectives.vae import VaeObjective
 from unveil.training.report import plot_log
+from unveil.training.together import Together, together
 from unveil.training.vocabulary import corpus
 from unveil.vocab.text import Text
 from unveil.weights.names import CONFIG_FILE, PART_FILES, TOKENIZER_FILE
@@ -36,19 +42,26 @@ def start(path: Path) -> bool:
     Raises ConfigError for a bad file and TrainingError when a step goes wrong.
     """
     run = read(RunConfig, path)
-    model = load_preset(run.preset)
     make_directory(run.parts)
-    write_atomic(run.parts / CONFIG_FILE, dump(model).encode())
+    write_atomic(run.parts / CONFIG_FILE, dump(load_preset(run.preset)).encode())
+    _text(run)  # there before other processes look for it
+    with together(run.processes, _work, path) as place:
+        complete = _work(place, path)
+    log = run.directory / "log.jsonl"
+    if log.stat().st_size:  # a run stopped before its first line has no curves
+        plot_log(log, run.directory / "curves.png")
+    return complete
+
+
+def _work(place: Together, path: Path) -> bool:
+    """The share of one process in a run."""
+    run = read(RunConfig, path)
 
     def ship(parts: dict[str, nn.Module]) -> None:
         for name, module in parts.items():
             save_part(module, run.parts / PART_FILES[name])
 
-    complete = train(run, build_objective(run, model), ship)
-    log = run.directory / "log.jsonl"
-    if log.stat().st_size:  # a run stopped before its first line has no curves
-        plot_log(log, run.directory / "curves.png")
-    return complete
+    return train(run, build_objective(run, load_preset(run.preset)), ship, place)
 
 
 def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
@@ -87,6 +100,8 @@ def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
         start_from_codebook(backbone, tokenizer, model, task.head_scale, generator)
     if task.common_part:
         share_common_part(backbone, model)
+    if task.embedding_scale:
+        scale_embedding(backbone, model, task.embedding_scale)
     return BackboneObjective(model, task, text, tokenizer, _continued(run, "backbone", backbone))
 
 

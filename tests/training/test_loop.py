@@ -20,6 +20,7 @@ from unveil.training.checkpoint import Snapshot, newest_checkpoint
 from unveil.training.loop import Objective, train
 from unveil.training.objectives.backbone import BackboneObjective
 from unveil.training.objectives.vae import VaeObjective
+from unveil.training.together import Together
 from unveil.vocab.text import Text
 from unveil.weights.save import save_part
 
@@ -56,10 +57,12 @@ def interrupted(make: Callable[[], Objective], run: RunConfig, at: int, monkeypa
     """Train to a checkpoint at `at`, be killed two train steps later, and go on in a new objective."""
     real, first, end = loop.train_step, run.model_copy(update={"checkpoint_every": at}), min(at + 2, run.steps - 1)
 
-    def killed(run: RunConfig, objective: Objective, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
+    def killed(
+        run: RunConfig, objective: Objective, optimizer: torch.optim.Optimizer, step: int, place: Together
+    ) -> dict[str, float]:
         if step == end:
             raise Stop
-        return real(run, objective, optimizer, step)
+        return real(run, objective, optimizer, step, place)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", killed)

@@ -16,7 +16,12 @@ from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
 from unveil.scenes.scene import Scene, Thing
 from unveil.training.loop import Objective
-from unveil.training.objectives.backbone import BackboneObjective, share_common_part, start_from_codebook
+from unveil.training.objectives.backbone import (
+    BackboneObjective,
+    scale_embedding,
+    share_common_part,
+    start_from_codebook,
+)
 from unveil.training.objectives.decoder import DecoderObjective, start_embedding
 from unveil.training.objectives.image_tokenizer import WORDS, TokenizerObjective, cell_words, window_spread
 from unveil.training.objectives.retrieval import RetrievalObjective
@@ -214,6 +219,19 @@ def test_words_can_get_what_the_codes_have_in_common(small: ModelConfig, tokeniz
     after, common = backbone.model.word_embeddings.weight.detach(), before[1024:].mean(0)
     assert torch.equal(after[1024:], before[1024:]) and common.abs().max() > 0
     assert torch.allclose(after[:1024] - before[:1024], common.expand(1024, -1), atol=1e-6)
+
+
+def test_embedding_rows_can_start_as_large_as_what_the_layers_add(
+    small: ModelConfig, tokenizer: ImageTokenizer
+) -> None:
+    backbone = Backbone(small.backbone, small.vocab).initialize(torch.Generator().manual_seed(0))
+    start_from_codebook(backbone, tokenizer, small, 0.25, torch.Generator().manual_seed(0))
+    rows, head = backbone.model.word_embeddings.weight, backbone.lm_head.weight.detach().clone()
+    directions = nn.functional.normalize(rows.detach(), dim=-1)
+    scale_embedding(backbone, small, 1.0)
+    assert float(rows.detach()[:1024].std()) == pytest.approx(1, abs=0.05)
+    assert torch.allclose(nn.functional.normalize(rows.detach(), dim=-1), directions, atol=1e-5)
+    assert torch.equal(backbone.lm_head.weight, head)
 
 
 def test_the_code_embedding_starts_where_the_codebook_is(small: ModelConfig, tokenizer: ImageTokenizer) -> None:

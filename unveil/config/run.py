@@ -93,6 +93,7 @@ class BackboneTask(Config):
     referent_layers: int = Field(4, ge=1)  # after this many layers
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
     common_part: bool = False  # fresh embedding rows of the words get the mean of those of the codes added
+    embedding_scale: float | None = Field(None, gt=0)  # deviation of all fresh embedding rows; none: the preset's
     head_scale: float = Field(0.25, gt=0)  # deviation of the head's fresh code rows; of its text rows a third of it
 
     @model_validator(mode="after")
@@ -122,10 +123,13 @@ class RunConfig(Config):
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(20, ge=1)
     keep: int = Field(2, ge=1)
-    threads: int = Field(2, ge=1)
+    threads: int = Field(2, ge=1)  # of each process
+    processes: int = Field(1, ge=1)  # each takes `rows` of its own in every train step; gradients are averaged
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
         if self.start == "parts" and isinstance(self.task, TokenizerTask):
             raise ValueError("an image tokenizer cannot start from parts, its training heads are not kept; use scratch")
+        if self.processes > 1 and isinstance(self.task, TokenizerTask):
+            raise ValueError("processes must be 1 for an image tokenizer: its codebook follows the features of one")
         return self

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,17 +26,21 @@ from unveil.training.checkpoint import (
     save_checkpoint,
 )
 from unveil.training.optim import build_optimizer, learning_rate, set_rate, update_average
+from unveil.training.together import ALONE, Together
 
 
 class Objective(Protocol):
-    """What a run learns. Its data at a train step depends on (seed, step) only, so a resumed run sees the same."""
+    """What a run learns. Its data depends on seed and batch number only, so a resumed run sees the same."""
 
     @property
     def module(self) -> nn.Module:
         """Everything that a checkpoint must hold."""
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
-        """Loss of each batch of this train step with numbers to log; gradients add up."""
+        """Loss of each task's rows number `step` with numbers to log; gradients add up.
+
+        With several processes a train step takes as many numbers, one for each.
+        """
 
     def after(self, step: int, steps: int, generator: torch.Generator) -> None:
         """What changes without gradients: codebook means, router biases."""
@@ -49,8 +53,8 @@ Ship = Callable[[dict[str, nn.Module]], None]
 """Writes parts to where the next run, and the user, reads them."""
 
 
-def train(run: RunConfig, objective: Objective, ship: Ship) -> bool:
-    """Train to the end, or to a signal. Returns whether the run is complete.
+def train(run: RunConfig, objective: Objective, ship: Ship, place: Together = ALONE) -> bool:
+    """Train to the end, or to a signal. Returns whether the run is complete. All processes of a run call this.
 
     Raises TrainingError on a loss or gradient that is not finite (nothing is overwritten then) and on a damaged or
     foreign run directory.
@@ -58,50 +62,58 @@ def train(run: RunConfig, objective: Objective, ship: Ship) -> bool:
     torch.set_num_threads(run.threads)
     optimizer = build_optimizer(objective.module, run.optim)
     average = {k: v.detach().clone() for k, v in objective.module.state_dict().items()}
-    first = _resume(run, objective.module, optimizer, average)
-    with _stop_signal() as stopped, _Log(run.directory / "log.jsonl", first) as log:
+    leads = place.rank == 0
+    first = _resume(run, objective.module, optimizer, average, say=leads)
+    with _stop_signal() as stopped, _Log(run.directory / "log.jsonl", first) if leads else nullcontext() as log:
         for step in range(first, run.steps):
-            numbers = train_step(run, objective, optimizer, step)
+            numbers = train_step(run, objective, optimizer, step, place)
             update_average(average, objective.module, run.optim.average, step)
-            log.write(step, run, numbers)
-            done, stop = step + 1, stopped()
+            if log is not None:
+                log.write(step, run, numbers)
+            done, stop = step + 1, place.any(stopped())
             last = stop or done == run.steps
-            if last or done % run.checkpoint_every == 0:
+            if leads and (last or done % run.checkpoint_every == 0):
                 with _survived(last):  # before the checkpoint: a run that is complete has shipped
                     _ship(objective, average, ship)
                 with _survived(last):
                     _save(run, objective.module, optimizer, average, done)
             if stop:
-                print(f"{run.name}: stopped at step {done}; the same command goes on from there", file=sys.stderr)
+                if leads:
+                    print(f"{run.name}: stopped at step {done}; the same command goes on from there", file=sys.stderr)
                 return done == run.steps
     return True
 
 
-def train_step(run: RunConfig, objective: Objective, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
-    """One train step: gradients of all batches, clip, update. The numbers to log are means over the batches."""
-    generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+def train_step(
+    run: RunConfig, objective: Objective, optimizer: torch.optim.Optimizer, step: int, place: Together = ALONE
+) -> dict[str, float]:
+    """One train step: gradients of all batches, clip, update. The numbers to log are those of this process."""
+    batch = (run.samples_from + step) * place.size + place.rank
+    generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step * place.size + place.rank)
     rate = learning_rate(step, run.steps, run.optim)
     set_rate(optimizer, rate)
     optimizer.zero_grad(set_to_none=True)
     numbers: dict[str, float] = {"lr": rate}
-    for loss, logged in objective.losses(run.samples_from + step, generator):
+    for loss, logged in objective.losses(batch, generator):
         loss.backward()
         numbers |= logged
         numbers["loss"] = numbers.get("loss", 0.0) + float(loss.detach())
+    place.average_gradients(objective.module)
     norm = float(nn.utils.clip_grad_norm_(objective.module.parameters(), run.optim.clip))
     if not math.isfinite(numbers["loss"]) or not math.isfinite(norm):
         raise DivergenceError(f"step {step}: loss {numbers['loss']}, gradient norm {norm}; weights are as before it")
     optimizer.step()
     objective.after(step, run.steps, generator)
+    place.average(objective.module.buffers())
     return numbers | {"norm": norm}
 
 
 def _resume(
-    run: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor]
+    run: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor], *, say: bool
 ) -> int:
     """Load the newest complete checkpoint, if any; the first step to do."""
     snapshot, passed = newest_checkpoint(run.directory)
-    for line in passed:
+    for line in passed if say else ():
         print(f"passed over: {line}", file=sys.stderr)
     if snapshot is None:
         return 0
@@ -114,7 +126,8 @@ def _resume(
     for name, value in snapshot.average.items():
         average[name].copy_(value)
     changed = "; the recipe has changed since" if snapshot.run != dump(run) else ""
-    print(f"{run.name}: goes on from step {snapshot.step} of {run.steps}{changed}", file=sys.stderr)
+    if say:
+        print(f"{run.name}: goes on from step {snapshot.step} of {run.steps}{changed}", file=sys.stderr)
     return snapshot.step
 
 

@@ -87,7 +87,7 @@ class BackboneObjective:
             yield self.task.place_weight * loss, {"place_exact": exact}
         if self.task.neighbour_weight:
             beside = neighbours_of(packed, masked, self.neighbours.words, self.neighbours.reach)
-            loss, exact = neighbour_loss(self.neighbours, early, beside, most=512)
+            loss, exact = neighbour_loss(self.neighbours, early, beside, most=128)
             yield self.task.neighbour_weight * loss, {"neighbour_exact": exact}
         if self.task.referent_weight:
             cells = referents_of([row.scene for row in rows], packed, self.naming, self.model.vocab.image_offset)
@@ -204,3 +204,13 @@ def share_common_part(backbone: Backbone, model: ModelConfig) -> None:
     """
     offset, rows = model.vocab.image_offset, backbone.model.word_embeddings.weight
     rows[:offset] += rows[offset:].mean(0)
+
+
+@torch.no_grad()
+def scale_embedding(backbone: Backbone, model: ModelConfig, deviation: float) -> None:
+    """Bring the embedding rows to another deviation than the preset's `initializer_range`.
+
+    The layers add states of size 1 and more to a row before long. Next to them a row of 0.02 is lost after the first
+    layer, and every later one must be told again which word or code stands where.
+    """
+    backbone.model.word_embeddings.weight *= deviation / model.backbone.initializer_range
