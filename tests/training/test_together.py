@@ -55,6 +55,25 @@ def test_two_processes_step_with_the_mean_of_their_gradients(tmp_path: Path, tex
     assert len(lines) == 2 and len(set(losses)) == 4  # the first process alone writes; no two batches are the same
 
 
+def second(place: Together, recipe: Path) -> None:
+    """Another process with 3 where the first has 1, and a gradient that the first lacks; it wants to stop."""
+    place.average([torch.tensor([3.0, 0.0]), torch.tensor(7)])
+    layer = nn.Linear(1, 1)
+    layer(torch.ones(1)).sum().backward()
+    place.average_gradients(layer)
+    place.any(True)
+
+
+def test_means_are_those_of_all_processes(tmp_path: Path) -> None:
+    with together(2, second, tmp_path) as place:
+        value, whole, layer = torch.tensor([1.0, 4.0]), torch.tensor(1), nn.Linear(1, 1)
+        place.average([value, whole])
+        place.average_gradients(layer)
+        assert value.tolist() == [2.0, 2.0] and whole == 1
+        assert layer.weight.grad is not None and layer.weight.grad.item() == 0.5
+        assert place.any(False)
+
+
 def vanish(place: Together, recipe: Path) -> None:
     """Another process that leaves at once."""
 

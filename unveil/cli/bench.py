@@ -1,6 +1,5 @@
 """`unveil bench`: the engine against the plain loop and against SPRINT, then many requests against one by one."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +55,7 @@ def bench(
     from unveil.bench import compare, set_up, throughput
     from unveil.config import load_preset
 
-    said = progress(quiet) if quiet or sys.stderr.isatty() else _log
+    said = progress(quiet, lines=True)
     setup = set_up(load_preset(preset), prompt=prompt, nothing=nothing, codes=codes, steps=steps, seed=seed)
     compared = compare(setup, rounds, said)
     tiny = load_preset(small)
@@ -75,14 +74,8 @@ def _gpu(quiet: bool) -> None:
 
     from unveil.bench.gpu import as_markdown, measure_gpu
 
-    found = measure_gpu(progress(quiet))
+    found = measure_gpu(progress(quiet, lines=True))
     say(as_markdown(found, torch.cuda.get_device_name()))
-
-
-def _log(what: str, done: int, total: int) -> None:
-    """Progress as lines, since this takes minutes and its stderr may be a file."""
-    sys.stderr.write(f"{what} {done}/{total}\n")
-    sys.stderr.flush()
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -90,15 +90,24 @@ def save_trace(trace: "Trace | None", path: Path | None) -> None:
         note(f"wrote {path}")
 
 
-def progress(quiet: bool) -> Callable[[str, int, int], None]:
-    """One line on a terminal's stderr that is written over; nothing when quiet or when stderr is a file."""
+def progress(quiet: bool, *, lines: bool = False) -> Callable[[str, int, int], None]:
+    """One line on a terminal's stderr that is written over; nothing when quiet.
+
+    Where stderr is a file: nothing either, or with `lines` a line each, for work of many minutes.
+    """
 
     def show(what: str, done: int, total: int) -> None:
         end = "\r\033[K" if done >= total else ""
         sys.stderr.write(f"\r\033[K{what} {done}/{total}{end}")
         sys.stderr.flush()
 
+    def line(what: str, done: int, total: int) -> None:
+        sys.stderr.write(f"{what} {done}/{total}\n")
+        sys.stderr.flush()
+
     def silent(what: str, done: int, total: int) -> None:
         """Says nothing."""
 
-    return silent if quiet or not sys.stderr.isatty() else show
+    if quiet:
+        return silent
+    return show if sys.stderr.isatty() else line if lines else silent
