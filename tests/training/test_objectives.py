@@ -310,11 +310,12 @@ def test_facts_are_masked_at_rates_of_their_own(small: ModelConfig, text: Text, 
             return super().score(packed, masked, times, *rest)
 
     made = backbone_objective(small, text, tokenizer, rows={"look": 1})
-    for task in ("look", "read", "generate"):
-        asked = BackboneTask(objective="backbone", rows={task: 4}, rates=(1, 1), fact_rates=(0.2, 0.2), copies=1)
+    for task, rate in (("look", 1.0), ("read", 1.0), ("generate", 1.0), ("quiz", 0.5)):
+        asked = BackboneTask(objective="backbone", rows={task: 4}, rates=(rate, rate), fact_rates=(0.2, 0.2), copies=1)
         watched = Watched(small, asked, text, tokenizer, made.backbone)
         list(watched.losses(0, torch.Generator().manual_seed(0)))
-    assert shares["generate"] == 1 and 0.1 < shares["look"] < 0.3 and 0.1 < shares["read"] < 0.3
+    assert shares["generate"] == shares["quiz"] == 1  # an answer must not be read off another one
+    assert 0.1 < shares["look"] < 0.3 and 0.1 < shares["read"] < 0.3
 
 
 def test_the_words_of_a_cell_are_those_of_the_thing_in_it() -> None:

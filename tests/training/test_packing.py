@@ -91,6 +91,18 @@ def test_exactly_the_response_may_be_masked_and_its_last_block_is_not_lost(copie
     assert not packed.maskable[packed.groups == 0].any()
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_of_a_response_only_what_is_asked_may_be_masked(copies: int) -> None:
+    given, response = numbers(5, 20), numbers(9, 21)
+    asked = [i in (0, 3, 8) for i in range(9)]
+    some, everything = (Row(numbers(6, 22), [Branch(given, response, mask)]) for mask in (asked, None))
+    for row, wanted in ((some, [11, 14, 19]), (everything, list(range(11, 20)))):
+        packed = pack([row], SIZE, copies)
+        assert packed.positions[packed.maskable].tolist() == wanted * copies
+        assert (packed.groups[packed.maskable] > 0).all()
+    assert torch.equal(pack([some], SIZE, copies).ids, pack([everything], SIZE, copies).ids)
+
+
 def test_complementary_copies_cover_every_response_position_exactly_once() -> None:
     packed = pack(ROWS, SIZE, 2)
     for seed in range(20):

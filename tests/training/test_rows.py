@@ -11,10 +11,11 @@ from unveil.sampling.canvas import Task, open_canvas
 from unveil.sampling.draw import Allowed
 from unveil.scenes.describe import DESCRIBE, parse_description
 from unveil.scenes.facts import FACTS
+from unveil.scenes.phrase import NUMBERS
 from unveil.scenes.plan import parse_plan, placed, plan
 from unveil.scenes.scene import BACKGROUNDS, COLORS, KINDS, Scene
 from unveil.training.packing import Row, pack
-from unveil.training.rows import KEEP, TASKS, Source, drafts, finish, scenes_of
+from unveil.training.rows import KEEP, QUESTIONS, QUIZ, TASKS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import UNCONDITION, Prompts
 from unveil.vocab.text import Text
@@ -87,6 +88,26 @@ def test_understand_is_the_prompt_of_sampling_split_at_the_end_of_the_picture(so
                 asked.add(words)
                 assert len(parse_description(said).things) == len(scenes[0].things)
     assert asked == {DESCRIBE}
+
+
+def test_of_a_quiz_the_answers_are_asked_and_nothing_else(source: Source) -> None:
+    pad, decode = source.prompts.layout.pad, source.prompts.text.decode
+    right = {"yes", "no", "large", "small", "left", "right", "above", "below", *NUMBERS}
+    nouns = {*COLORS, *BACKGROUNDS, *KINDS, *"123456789"}
+    for row, scenes in rows(source, "quiz"):
+        codes = torch.tensor(codes_of(scenes[0])).view(GRID) - 1024
+        assert row.prefix == source.prompts.understand(codes, QUESTIONS)
+        (branch,) = row.branches
+        assert branch.asked is not None and len(branch.asked) == len(branch.response)
+        end = branch.response.index(pad)
+        assert not any(branch.asked[end:])
+        lines = decode(branch.response[:end]).split("\n")
+        answers = decode([i for i, asked in zip(branch.response, branch.asked, strict=True) if asked])
+        assert len(lines) == 2 * QUIZ and answers == "".join(lines[1::2])
+        assert all(line.endswith("?") for line in lines[::2])
+        assert all(set(line.split()) <= right | nouns for line in lines[1::2])
+        if "what color is the background?" in lines:
+            assert lines[lines.index("what color is the background?") + 1] == scenes[0].background
 
 
 def test_edit_is_the_prompt_of_sampling_with_both_pictures_in_place(source: Source) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from unveil.config.tree import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
-RowTask = Literal["generate", "understand", "edit", "copy", "look", "read", "think", "interleave"]
+RowTask = Literal["generate", "understand", "edit", "copy", "look", "quiz", "read", "think", "interleave"]
 
 
 class OptimConfig(Config):

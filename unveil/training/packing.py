@@ -22,10 +22,14 @@ from unveil.shapes import Bool, Float, Int, Tensor
 
 @dataclass(frozen=True)
 class Branch:
-    """A continuation of a row's prefix: `given` ids, then the `response` that the model must learn to fill in."""
+    """A continuation of a row's prefix: `given` ids, then the `response` that the model must learn to fill in.
+
+    `asked` says which ids of the response may be masked; None: all.
+    """
 
     given: list[int]
     response: list[int]
+    asked: list[bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class _Columns:
     twins: list[int] = field(default_factory=list)
     maskable: list[bool] = field(default_factory=list)
 
-    def extend(self, ids: list[int], first: int, branch: int, group: int, segment: int, response: int) -> None:
-        """Add ids at positions from `first` on; those at `response` or later are maskable if the copy is noised."""
+    def extend(self, ids: list[int], first: int, branch: int, group: int, segment: int, asked: list[bool]) -> None:
+        """Add ids at positions from `first` on; those `asked` for are maskable if the copy is noised."""
         count, place = len(ids), len(self.ids)
         self.ids += ids
         self.positions += range(first, first + count)
@@ -77,7 +81,7 @@ class _Columns:
         self.groups += [group] * count
         self.segments += [segment] * count
         self.twins += range(place, place + count)
-        self.maskable += [group > 0 and p >= response for p in range(first, first + count)]
+        self.maskable += [group > 0 and one for one in asked]
 
 
 def pack(rows: list[Row], block_size: int, copies: int) -> Packed:
@@ -95,20 +99,22 @@ def pack(rows: list[Row], block_size: int, copies: int) -> Packed:
 def _lay_out(row: Row, size: int, copies: int) -> _Columns:
     columns = _Columns()
     shared = len(row.prefix) // size * size
-    columns.extend(row.prefix[:shared], 0, 0, 0, 0, shared)
+    columns.extend(row.prefix[:shared], 0, 0, 0, 0, [False] * shared)
     group = segment = 0
     for number, branch in enumerate(row.branches, start=1):
         own = row.prefix[shared:] + branch.given + branch.response  # from position `shared` on
         response = len(row.prefix) + len(branch.given)
+        asked = [False] * (response - shared) + (branch.asked or [True] * len(branch.response))
         first, last = response // size, (shared + len(own) - 1) // size
-        columns.extend(own[: last * size - shared], shared, number, 0, 0, response)
+        clean = last * size - shared
+        columns.extend(own[:clean], shared, number, 0, 0, asked[:clean])
         noised, start = own[first * size - shared :], first * size
         before = len(columns.ids)
         for copy in range(copies):
             group += 1
             for block in range(first, last + 1):
-                chunk = noised[(block - first) * size : (block - first + 1) * size]
-                columns.extend(chunk, block * size, number, group, segment + block - first, response)
+                chunk = slice(block * size - shared, (block + 1) * size - shared)
+                columns.extend(own[chunk], block * size, number, group, segment + block - first, asked[chunk])
             if copy:
                 columns.twins[-len(noised) :] = range(before, before + len(noised))
         assert start + len(noised) == shared + len(own)

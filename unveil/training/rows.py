@@ -31,6 +31,9 @@ KEEP = (
 )
 """Instructions of edits that change nothing."""
 
+QUIZ = 10  # questions of a quiz
+QUESTIONS = "ask and answer"  # what they are asked for with
+
 Codes = Callable[[Scene], list[int]]
 """The codes of a scene's picture as token ids, row by row."""
 
@@ -75,6 +78,7 @@ class Draft:
     text_ends: (
         bool  # the response ends in words, so EOS closes it and fills its block; a picture ends with its last code
     )
+    asked: list[bool] | None = None  # of the one branch: which words of its response may be masked; None: all
 
 
 def pictures_of(item: Example) -> list[Scene]:
@@ -97,27 +101,49 @@ def generate(source: Source, rng: random.Random) -> Draft:
 
 
 def understand(source: Source, rng: random.Random) -> Draft:
-    """Picture -> several questions, and sometimes the request for a description, each a branch.
+    """Picture -> several questions, and sometimes the request for a description, each a branch."""
+    scene, asked = questions(rng, source.questions)
+    if rng.random() < 0.4:
+        asked[-1] = (DESCRIBE, describe(scene))
+    head, (end, *tail) = source.around(source.prompts.understand(source.blank, ""))
+    encode = source.prompts.text.encode
+    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = [
+        ([*encode(words), *tail], [*encode(answer)]) for words, answer in asked
+    ]
+    return Draft([*head, scene, end], pairs, True)
+
+
+def questions(rng: random.Random, count: int) -> tuple[Scene, list[tuple[str, str]]]:
+    """A scene and questions about it with their answers.
 
     The first question chooses the scene, every family equally often; the others are of families that suit it. Few
     scenes allow the families that relate two things, so every other question tries these first.
     """
     item = draw_example("question", rng, "train")
     (scene,) = item.sources
-    head, (end, *tail) = source.around(source.prompts.understand(source.blank, ""))
-    encode = source.prompts.text.encode
     asked = [(item.prompt, str(item.response[0]))]
-    if rng.random() < 0.4:
-        asked.append((DESCRIBE, describe(scene)))
-    while len(asked) < source.questions:
+    while len(asked) < count:
         rare = ask(scene, rng, rng.choice(("relation", "comparison"))) if rng.random() < 0.5 else None
         question = rare or ask(scene, rng)
         assert question is not None, "every scene has some question"
         asked.append((question.text, question.answer))
-    pairs: list[tuple[list[int | Scene], list[int | Scene]]] = [
-        ([*encode(words), *tail], [*encode(answer)]) for words, answer in asked[: source.questions]
-    ]
-    return Draft([*head, scene, end], pairs, True)
+    return scene, asked
+
+
+def quiz(source: Source, rng: random.Random) -> Draft:
+    """Picture -> questions and answers in one text, of which only the answers are masked.
+
+    Each question of `understand` takes blocks of its own; here a row of the same length asks twice as many.
+    """
+    scene, asked = questions(rng, QUIZ)
+    head, tail = source.around(source.prompts.understand(source.blank, QUESTIONS))
+    response, masked, encode = list[int | Scene](), list[bool](), source.prompts.text.encode
+    for number, (words, answer) in enumerate(asked):
+        for said, right in ((f"\n{words}\n" if number else f"{words}\n", False), (answer, True)):
+            ids = encode(said)
+            response += ids
+            masked += [right] * len(ids)
+    return Draft([*head, scene, *tail], [([], response)], True, masked)
 
 
 def edit(source: Source, rng: random.Random) -> Draft:
@@ -182,6 +208,7 @@ TASKS: Mapping[str, Callable[[Source, random.Random], Draft]] = MappingProxyType
         "edit": edit,
         "copy": copy,
         "look": look,
+        "quiz": quiz,
         "read": read,
         "think": think,
         "interleave": interleave,
@@ -206,7 +233,9 @@ def finish(source: Source, draft: Draft, codes: Codes) -> Row:
     prefix, branches = flat(draft.prefix), []
     for given, response in draft.branches:
         before, ids = flat(given), flat(response)
-        branches.append(Branch(before, source.ended(len(prefix) + len(before), ids) if draft.text_ends else ids))
+        ids = source.ended(len(prefix) + len(before), ids) if draft.text_ends else ids
+        asked = draft.asked and [*draft.asked, *[False] * (len(ids) - len(draft.asked))]
+        branches.append(Branch(before, ids, asked))
     return Row(prefix, branches, next((part for part in draft.prefix if isinstance(part, Scene)), None))
 
 

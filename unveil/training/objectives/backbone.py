@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unveil.config import ModelConfig
-from unveil.config.run import BackboneTask
+from unveil.config.run import BackboneTask, RowTask
 from unveil.diffusion.masking import inverse_rate_weights, sample_weights
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.router import Router
@@ -63,7 +63,7 @@ class BackboneObjective:
             rows = self.rows(name, step * count, count)
             packed = pack(rows, self.model.backbone.block_size, self.task.copies)
             places = places_of(rows, packed, self.model.vocab.image_offset)
-            rates = self.task.fact_rates if name in OF_FACTS else self.task.rates
+            rates = self.rates(name)
             masked, times = mask_rows(packed, rates, generator, self.leaders(places, generator))
             trail: list[Float[Tensor, "B L D"]] = []
             loss, exact = self.score(packed, masked, times, self.rarity(step), trail)
@@ -104,6 +104,12 @@ class BackboneObjective:
             ids = self.tokenizer.tokenize(pictures(scenes, self.side)).flatten(1) + self.model.vocab.image_offset
             codes = dict(zip(scenes, ids.tolist(), strict=True))
         return [finish(self.source, draft, codes.__getitem__) for draft in raw]
+
+    def rates(self, task: RowTask) -> tuple[float, float]:
+        """Lowest and highest share of a block that is masked; of a quiz every answer, since they tell of each other."""
+        if task == "quiz":
+            return 1.0, 1.0
+        return self.task.fact_rates if task in OF_FACTS else self.task.rates
 
     def leaders(self, places: Int[Tensor, "B L"], generator: torch.Generator) -> Int[Tensor, "B L"] | None:
         """Which codes are masked together: those of a window, in a share of the rows."""
