@@ -135,8 +135,12 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_masked_with_padding_counted_l
     logits = objective.backbone(packed.ids.masked_fill(masked, small.vocab.mask), packed.positions, packed.visible)
     truth = packed.ids[masked]
     each = -logits[masked].log_softmax(-1)[torch.arange(len(truth)), truth]
-    weights = torch.where(truth == small.vocab.pad, 0.25, 1.0)
-    assert (truth == small.vocab.pad).any() and (truth != small.vocab.pad).any()
+    row, _ = masked.nonzero().T
+    branch, ended = packed.branches[masked], truth == small.vocab.pad
+    first = [not any(ended[:i] & (row[:i] == row[i]) & (branch[:i] == branch[i])) for i in range(len(truth))]
+    filler = ended & ~torch.tensor(first)
+    weights = torch.where(filler, 0.25, 1.0)
+    assert 0 < filler.sum() < ended.sum() < len(truth)
     assert torch.allclose(loss, (each * weights).sum() / weights.sum(), rtol=1e-5)
     assert torch.isclose(exact, (logits[masked].argmax(-1) == truth).float().mean())
 
@@ -168,9 +172,15 @@ def test_an_answer_of_one_word_weighs_as_a_sample_of_its_own(
 ) -> None:
     objective = backbone_objective(small, text, tokenizer, weighting="mtrs", end_weight=0.1)
     pad = small.vocab.pad
-    target, samples = torch.tensor([5, 6, 7, 8, 9, pad, pad]), torch.tensor([0, 0, 0, 0, 1, 1, 1])
-    found = objective.weights(target, samples, torch.full((7,), 0.5))
-    assert torch.allclose(found / found[4], torch.tensor([0.5, 0.5, 0.5, 0.5, 1.0, 0.1, 0.1]))
+    target, samples = torch.tensor([5, 6, 7, 8, 9, pad, pad, pad]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    found = objective.weights(target, samples, torch.full((8,), 0.5))
+    assert torch.allclose(found / found[4], torch.tensor([0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 0.1, 0.1]))  # it ends there
+
+
+def test_every_sample_has_an_end_of_its_own(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    objective, pad = backbone_objective(small, text, tokenizer), small.vocab.pad
+    target, samples = torch.tensor([pad, 5, pad, 6, pad, pad]), torch.tensor([2, 0, 0, 1, 2, 0])
+    assert objective.filler(target, samples).tolist() == [False, False, False, False, True, True]
 
 
 def test_the_router_bias_follows_the_load_of_all_batches_of_a_step(

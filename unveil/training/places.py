@@ -57,13 +57,21 @@ def places_of(rows: Sequence[Row], packed: Packed, offset: int) -> Int[Tensor, "
         [places_in_line([*row.prefix, *branch.given, *branch.response], offset) for branch in row.branches]
         for row in rows
     ]
+    return by_line(lines, packed)
+
+
+def by_line(lines: Sequence[Sequence[Sequence[int]]], packed: Packed) -> Int[Tensor, "B L"]:
+    """Numbers for every token of a packed batch, from one for each id of each branch of each row; -1 for padding.
+
+    A branch's line begins with the row's prefix. Noised copies get what their clean ids have.
+    """
     branches, length = max(map(len, lines)), max(len(line) for row in lines for line in row)
-    table = torch.full((len(rows), branches, length), -1)
+    table = torch.full((len(lines), branches, length), -1)
     for i, row in enumerate(lines):
         for j, line in enumerate(row):
             table[i, j, : len(line)] = torch.tensor(line)
     branch = (packed.branches - 1).clamp_min(0)  # the shared prefix is that of the first branch, too
-    found = table[torch.arange(len(rows))[:, None], branch, packed.positions]
+    found = table[torch.arange(len(lines))[:, None], branch, packed.positions]
     return found.masked_fill(packed.branches < 0, -1)
 
 

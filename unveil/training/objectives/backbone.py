@@ -13,7 +13,7 @@ from unveil.diffusion.masking import inverse_rate_weights, sample_weights
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.router import Router
 from unveil.model.image_tokenizer import ImageTokenizer
-from unveil.scenes.scene import LATTICE, Scene
+from unveil.scenes.scene import Scene
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.balance import balance_bias
 from unveil.training.codebook import projected
@@ -21,7 +21,7 @@ from unveil.training.data import numbers, pictures
 from unveil.training.neighbours import NeighbourProbe, neighbour_loss, neighbours_of
 from unveil.training.packing import Packed, Row, mask_rows, pack
 from unveil.training.places import PlaceProbe, place_loss, places_of, window_leaders
-from unveil.training.referents import naming_ids, referents_of
+from unveil.training.referents import ReferentProbe, Words, referent_loss, referents_of
 from unveil.training.rows import OF_FACTS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
 from unveil.vocab.prompt import Prompts
@@ -37,8 +37,7 @@ class BackboneObjective:
         self.task, self.model, self.backbone = task, model, backbone
         self.places = PlaceProbe(model.backbone.width, model.sampling.grid)
         self.neighbours = NeighbourProbe(model.backbone.width, model.vocab.image_offset, task.neighbour_reach)
-        self.referents = PlaceProbe(model.backbone.width, (LATTICE, LATTICE))
-        self.naming = naming_ids(text)
+        self.referents, self.words = ReferentProbe(model.backbone.width), Words.of(text)
         for probe in (self.places, self.neighbours, self.referents):
             probe.initialize(torch.Generator().manual_seed(0))
         weighed = {
@@ -90,10 +89,11 @@ class BackboneObjective:
             loss, exact = neighbour_loss(self.neighbours, early, beside, most=128)
             yield self.task.neighbour_weight * loss, {"neighbour_exact": exact}
         if self.task.referent_weight:
-            cells = referents_of([row.scene for row in rows], packed, self.naming, self.model.vocab.image_offset)
-            if (cells >= 0).any():
-                loss, exact = place_loss(self.referents, trail[self.task.referent_layers - 1], cells)
-                yield self.task.referent_weight * loss, {"referent_exact": exact}
+            named, cells = referents_of(rows, packed, masked, self.words)
+            if (named >= 0).any():
+                states = trail[self.task.referent_layers - 1]
+                loss, counted, exact = referent_loss(self.referents, states, named, cells)
+                yield self.task.referent_weight * loss, {"referent_number": counted, "referent_exact": exact}
 
     def rows(self, task: str, first: int, count: int) -> list[Row]:
         """Training rows of one task, their pictures tokenized."""
@@ -152,7 +152,7 @@ class BackboneObjective:
     def weights(
         self, target: Int[Tensor, " N"], samples: Int[Tensor, " N"], times: Float[Tensor, " N"], rarity: float = 0.0
     ) -> Float[Tensor, " N"]:
-        """What each masked position counts: by the chosen rule, and padding after the end less than words.
+        """What each masked position counts: by the chosen rule, and padding after the first EOS less than words.
 
         `samples` numbers the branch that each position belongs to. For "mtrs" the length of a sample is that of its
         words: counted with its padding, an answer of one word would weigh as little as a block of them.
@@ -168,7 +168,15 @@ class BackboneObjective:
             weights = torch.ones_like(times)
         if rarity:
             weights = weights * torch.bincount(target)[target].float() ** -rarity
-        return torch.where(target == self.model.vocab.pad, weights * self.task.end_weight, weights)
+        return torch.where(self.filler(target, samples), weights * self.task.end_weight, weights)
+
+    def filler(self, target: Int[Tensor, " N"], samples: Int[Tensor, " N"]) -> Bool[Tensor, " N"]:
+        """Padding but for the first of each sample: where an answer ends must be learned, what follows is no news."""
+        order = torch.arange(len(target))
+        ended = target == self.model.vocab.pad
+        first = torch.full((int(samples.max()) + 1,), len(target))
+        first = first.scatter_reduce(0, samples[ended], order[ended], "amin")
+        return ended & (order != first[samples])
 
     def after(self, step: int, steps: int, generator: torch.Generator) -> None:
         """Router biases follow the load."""
