@@ -290,6 +290,19 @@ def test_with_a_referent_weight_words_learn_where_the_thing_lies_that_they_name(
     assert "referent_exact" not in overfit(read, 1, 1e-2, seed=0)[0]  # no picture, no cell
 
 
+def test_with_a_question_weight_question_marks_learn_what_is_asked_about(
+    small: ModelConfig, tokenizer: ImageTokenizer
+) -> None:
+    text = Text.load(Path(unveil.__file__).parent / "weights/tiny/tokenizer.json")  # knows the nouns as one piece
+    asked = {"rows": {"quiz": 1}, "question_weight": 1.0, "question_layers": 2}
+    first, last = overfit(backbone_objective(small, text, tokenizer, **asked), 120, 1e-2, seed=0)
+    assert first["question_exact"] < 0.5 and last["question_exact"] > 0.8
+    for rows in ({"quiz": 1}, {"read": 1}):
+        weight = 0.0 if "quiz" in rows else 1.0  # not asked for; or no picture, so nothing to be asked about
+        other = backbone_objective(small, text, tokenizer, rows=rows, question_weight=weight)
+        assert "question_exact" not in overfit(other, 1, 1e-2, seed=0)[0]
+
+
 def test_rows_of_words_alone_have_no_place_to_learn(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
     objective = backbone_objective(small, text, tokenizer, rows={"read": 2}, place_weight=1.0, probe_layers=1)
     ((loss, shown),) = objective.losses(0, torch.Generator().manual_seed(0))

@@ -89,8 +89,10 @@ class BackboneTask(Config):
     neighbour_weight: float = Field(0.0, ge=0)  # of another: each word must know the words beside it
     neighbour_reach: int = Field(3, ge=1)  # how many on either side
     probe_layers: int = Field(2, ge=1)  # after this many layers both are asked
-    referent_weight: float = Field(0.0, ge=0)  # of a third: each word must know where the thing lies that it names
+    referent_weight: float = Field(0.0, ge=0)  # of a third: each noun must know how many things it names, and where
     referent_layers: int = Field(4, ge=1)  # after this many layers
+    question_weight: float = Field(0.0, ge=0)  # of a fourth: each question mark must know the things of its question
+    question_layers: int = Field(4, ge=1)  # after this many layers
     initialize_codes: bool = True  # embedding and head rows of the codes start from the tokenizer's codebook
     common_part: bool = False  # fresh embedding rows of the words get the mean of those of the codes added
     embedding_scale: float | None = Field(None, gt=0)  # deviation of all fresh embedding rows; none: the preset's

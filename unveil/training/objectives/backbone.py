@@ -21,6 +21,7 @@ from unveil.training.data import numbers, pictures
 from unveil.training.neighbours import NeighbourProbe, neighbour_loss, neighbours_of
 from unveil.training.packing import Packed, Row, mask_rows, pack
 from unveil.training.places import PlaceProbe, place_loss, places_of, window_leaders
+from unveil.training.questions import QuestionProbe, asked_about, question_loss
 from unveil.training.referents import ReferentProbe, Words, referent_loss, referents_of
 from unveil.training.rows import OF_FACTS, Source, drafts, finish, scenes_of
 from unveil.vocab.layout import Layout
@@ -38,12 +39,14 @@ class BackboneObjective:
         self.places = PlaceProbe(model.backbone.width, model.sampling.grid)
         self.neighbours = NeighbourProbe(model.backbone.width, model.vocab.image_offset, task.neighbour_reach)
         self.referents, self.words = ReferentProbe(model.backbone.width), Words.of(text)
-        for probe in (self.places, self.neighbours, self.referents):
+        self.questions = QuestionProbe(model.backbone.width)
+        for probe in (self.places, self.neighbours, self.referents, self.questions):
             probe.initialize(torch.Generator().manual_seed(0))
         weighed = {
             "places": (self.places, task.place_weight),
             "neighbours": (self.neighbours, task.neighbour_weight),
             "referents": (self.referents, task.referent_weight),
+            "questions": (self.questions, task.question_weight),
         }
         probes = {name: probe for name, (probe, weight) in weighed.items() if weight}  # the others learn nothing
         self.module = nn.ModuleDict({"backbone": backbone, **probes})
@@ -94,6 +97,11 @@ class BackboneObjective:
                 states = trail[self.task.referent_layers - 1]
                 loss, counted, exact = referent_loss(self.referents, states, named, cells)
                 yield self.task.referent_weight * loss, {"referent_number": counted, "referent_exact": exact}
+        if self.task.question_weight:
+            asked = asked_about(rows, packed, self.source.prompts.text, self.words)
+            if (asked >= 0).any():
+                loss, exact = question_loss(self.questions, trail[self.task.question_layers - 1], asked)
+                yield self.task.question_weight * loss, {"question_exact": exact}
 
     def rows(self, task: str, first: int, count: int) -> list[Row]:
         """Training rows of one task, their pictures tokenized."""
