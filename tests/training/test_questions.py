@@ -44,10 +44,10 @@ def test_a_question_mark_knows_the_first_and_the_second_thing_of_its_question(te
     packed = pack(rows, 8, copies)
     found = asked_about(rows, packed, text, words)
     wanted = [
-        [*attributes(STAR), *attributes(FISH)],
-        [*attributes(MOON), *NOTHING],
-        [*NOTHING, *attributes(MOON)],  # two fish
-        [*attributes(MOON), *attributes(STAR)],  # the answer before names a star and is no part of the question
+        [*attributes(STAR), *attributes(FISH), 0, 2],  # row 0 before row 2, column 3 after column 1
+        [*attributes(MOON), *NOTHING, -1, -1],
+        [*NOTHING, *attributes(MOON), -1, -1],  # two fish
+        [*attributes(MOON), *attributes(STAR), 2, 0],  # the answer before names a star and is no part of the question
     ]
     marks = [index for index, token in enumerate(line) if token == text.encode("?")[0]]
     for mark, values in zip(marks, wanted, strict=True):
@@ -64,8 +64,13 @@ def test_the_probe_counts_only_values_that_are_there() -> None:
         probe.read.weight.zero_()
         probe.read.bias[2] = probe.read.bias[sum(ATTRIBUTES) + 3] = 9.0  # first: row 2; second: row 3
     states = torch.ones(1, 2, 4)
-    asked = torch.tensor([[[2, *[-1] * 7], [2, -1, -1, -1, 0, -1, -1, -1]]])
+    asked = torch.tensor([[[2, *[-1] * 9], [2, -1, -1, -1, 0, *[-1] * 5]]])
     loss, exact = question_loss(probe, states, asked)
     assert exact == pytest.approx(2 / 3)
     assert loss.item() == pytest.approx(9 / 2, abs=0.02)  # a mean over things, half of it each
     assert question_loss(probe, states[:, :1], asked[:, :1])[0].item() < 1e-3
+    with torch.no_grad():
+        probe.order.weight.zero_()
+        probe.order.bias[3 + 1] = 9.0  # columns: equal
+    orders = torch.tensor([[[*[-1] * 8, -1, 1], [*[-1] * 8, -1, 2]]])
+    assert question_loss(probe, states, orders)[1] == 0.5

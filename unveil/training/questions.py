@@ -2,7 +2,8 @@
 
 "is the star left of the fish?" can be answered where both cells are known, and nowhere else; an answer of one word
 teaches to bring them there slowly. Here every question mark after a picture must tell row, column, size and color of
-the first and of the second thing that its question names. The probe is dropped after training.
+the first and of the second thing that its question names, and which of the two lies further up and further left. The
+probe is dropped after training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,28 +23,33 @@ NAMED = 2
 """Things of a question that are asked for."""
 ATTRIBUTES = (LATTICE, LATTICE, len(SIZES), len(COLORS))
 """Values of row, column, size and color."""
+ORDERS = (3, 3)
+"""Values of the rows' and of the columns' order: the first thing's is less, equal or more than the second's."""
 
 
 class QuestionProbe(nn.Module):
-    """One linear reading for each attribute of each of the `NAMED` things."""
+    """One linear reading for each attribute of each of the `NAMED` things, and for each order of the two."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.read = nn.Linear(width, NAMED * sum(ATTRIBUTES))
+        self.order = nn.Linear(width, sum(ORDERS))
 
     def initialize(self, generator: torch.Generator) -> None:
         """Small random weights, biases zero."""
-        nn.init.normal_(self.read.weight, std=0.02, generator=generator)
-        nn.init.zeros_(self.read.bias)
+        for head in (self.read, self.order):
+            nn.init.normal_(head.weight, std=0.02, generator=generator)
+            nn.init.zeros_(head.bias)
 
     def forward(
-        self, states: Float[Tensor, "N D"], asked: Int[Tensor, "N 2*4"]
+        self, states: Float[Tensor, "N D"], asked: Int[Tensor, "N 2*4+2"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy, a sum over attributes of means over things, and the share of values that are right.
+        """Cross-entropy, half of the sum over all readings of means over questions, and the share of values right.
 
         Values of -1 do not count.
         """
-        scores = self.read(F.rms_norm(states, states.shape[-1:])).split(ATTRIBUTES * NAMED, dim=-1)
+        states = F.rms_norm(states, states.shape[-1:])
+        scores = self.read(states).split(ATTRIBUTES * NAMED, -1) + self.order(states).split(ORDERS, -1)
         loss, right = states.new_zeros(()), []
         for score, value in zip(scores, asked.unbind(-1), strict=True):
             there = value >= 0
@@ -64,10 +70,10 @@ def question_marks(line: Sequence[int], text: Text) -> Iterator[tuple[int, int]]
             begin = index + 1
 
 
-def asked_about(rows: Sequence[Row], packed: Packed, text: Text, words: Words) -> Int[Tensor, "B L 2*4"]:
-    """For each question mark the attributes of the things that its question names first and second; else -1.
+def asked_about(rows: Sequence[Row], packed: Packed, text: Text, words: Words) -> Int[Tensor, "B L 2*4+2"]:
+    """For each question mark the attributes of the things that its question names first and second, and their orders.
 
-    -1 also for a thing that is not the only one of its name, and for questions about no picture.
+    -1 for a thing that is not the only one of its name, for questions about no picture, and for all other ids.
     """
     named = [[[[-1] * len(line) for line in lines] for lines in map(_lines, rows)] for _ in range(NAMED)]
     for number, row in enumerate(rows):
@@ -81,11 +87,14 @@ def asked_about(rows: Sequence[Row], packed: Packed, text: Text, words: Words) -
     values = _values([row.scene for row in rows])
     which = torch.stack([by_line(table, packed) for table in named], -1)  # (B, L, NAMED)
     at = torch.arange(len(rows))[:, None, None]
-    return values[at, which.clamp_min(0)].masked_fill(which[..., None] < 0, -1).flatten(-2)
+    told = values[at, which.clamp_min(0)].masked_fill(which[..., None] < 0, -1)  # (B, L, NAMED, 4)
+    first, second = told[..., 0, : len(ORDERS)], told[..., 1, : len(ORDERS)]  # rows and columns
+    orders = ((first - second).sign() + 1).masked_fill((first < 0) | (second < 0), -1)
+    return torch.cat((told.flatten(-2), orders), -1)
 
 
 def question_loss(
-    probe: QuestionProbe, states: Float[Tensor, "B L D"], asked: Int[Tensor, "B L 2*4"]
+    probe: QuestionProbe, states: Float[Tensor, "B L D"], asked: Int[Tensor, "B L 2*4+2"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The probe's loss and exactness over all question marks of a batch that have a value."""
     here = (asked >= 0).any(-1)
