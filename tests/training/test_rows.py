@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,6 +89,19 @@ def test_understand_is_the_prompt_of_sampling_split_at_the_end_of_the_picture(so
                 asked.add(words)
                 assert len(parse_description(said).things) == len(scenes[0].things)
     assert asked == {DESCRIBE}
+
+
+def test_descriptions_are_asked_for_as_often_as_wanted(source: Source) -> None:
+    for share in (0.0, 0.5, 1.0):
+        some = replace(source, described=share)
+        found = 0
+        for draft in drafts(some, "understand", 0, 200):
+            asked = [
+                source.prompts.text.decode([i for i in given if isinstance(i, int)]) for given, _ in draft.branches
+            ]
+            assert len(asked) == 3 and sum(DESCRIBE in words for words in asked) <= 1
+            found += any(DESCRIBE in words for words in asked)
+        assert abs(found / 200 - share) < 0.12
 
 
 def test_of_a_quiz_the_answers_are_asked_and_nothing_else(source: Source) -> None:

@@ -74,6 +74,7 @@ class BackboneTask(Config):
     objective: Literal["backbone"]
     rows: dict[RowTask, Annotated[int, Field(ge=1)]] = Field(min_length=1)  # rows of each task a train step
     questions: int = Field(5, ge=1)  # questions that share one picture
+    described: Share = 0.4  # share of such rows in which the last question asks for a description
     copies: int = Field(2, ge=1, le=2)  # noised copies per row; 2 are complementary masks
     drop_prompt: float = Field(0.1, ge=0, le=1)
     planned: float = Field(0.0, ge=0, le=1)  # share of the pictures to generate that are asked for by their layout plan

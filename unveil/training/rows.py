@@ -48,6 +48,7 @@ class Source:
     questions: int
     drop_prompt: float
     planned: float  # share of pictures that are asked for by their layout plan
+    described: float = 0.4  # share of rows of questions in which a description is asked for, too
 
     def heard(self, text: str, rng: random.Random) -> str:
         """The prompt, or now and then the words that stand for its absence."""
@@ -103,7 +104,7 @@ def generate(source: Source, rng: random.Random) -> Draft:
 def understand(source: Source, rng: random.Random) -> Draft:
     """Picture -> several questions, and sometimes the request for a description, each a branch."""
     scene, asked = questions(rng, source.questions)
-    if rng.random() < 0.4:
+    if rng.random() < source.described:
         asked[-1] = (DESCRIBE, describe(scene))
     head, (end, *tail) = source.around(source.prompts.understand(source.blank, ""))
     encode = source.prompts.text.encode

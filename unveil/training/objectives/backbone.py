@@ -54,7 +54,7 @@ class BackboneObjective:
         self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
         prompts = Prompts(text, Layout.of(model.vocab, text))
         grid, size = model.sampling.grid, model.backbone.block_size
-        self.source = Source(prompts, grid, size, task.questions, task.drop_prompt, task.planned)
+        self.source = Source(prompts, grid, size, task.questions, task.drop_prompt, task.planned, task.described)
         self._loads: list[Int[Tensor, " E"]] = []
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
@@ -96,7 +96,7 @@ class BackboneObjective:
             if (named >= 0).any():
                 states = trail[self.task.referent_layers - 1]
                 loss, counted, exact = referent_loss(self.referents, states, named, cells)
-                yield self.task.referent_weight * loss, {"referent_number": counted, "referent_exact": exact}
+                yield self.task.referent_weight * loss, {"referent_number_exact": counted, "referent_exact": exact}
         if self.task.question_weight:
             asked = asked_about(rows, packed, self.source.prompts.text, self.words)
             if (asked >= 0).any():
