@@ -40,6 +40,11 @@ class Row:
     branches: list[Branch]
     scene: Scene | None = None
 
+    @property
+    def lines(self) -> list[list[int]]:
+        """All ids of each branch, the prefix first: the index of an id is its position."""
+        return [[*self.prefix, *branch.given, *branch.response] for branch in self.branches]
+
 
 @dataclass(frozen=True)
 class Packed:

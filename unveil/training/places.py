@@ -53,10 +53,7 @@ def places_in_line(ids: Sequence[int], offset: int) -> list[int]:
 
 def places_of(rows: Sequence[Row], packed: Packed, offset: int) -> Int[Tensor, "B L"]:
     """`places_in_line` for every token of a packed batch, noised copies included."""
-    lines = [
-        [places_in_line([*row.prefix, *branch.given, *branch.response], offset) for branch in row.branches]
-        for row in rows
-    ]
+    lines = [[places_in_line(line, offset) for line in row.lines] for row in rows]
     return by_line(lines, packed)
 
 

@@ -75,9 +75,9 @@ def asked_about(rows: Sequence[Row], packed: Packed, text: Text, words: Words) -
 
     -1 for a thing that is not the only one of its name, for questions about no picture, and for all other ids.
     """
-    named = [[[[-1] * len(line) for line in lines] for lines in map(_lines, rows)] for _ in range(NAMED)]
+    named = [[[[-1] * len(line) for line in row.lines] for row in rows] for _ in range(NAMED)]
     for number, row in enumerate(rows):
-        for branch, line in enumerate(_lines(row) if row.scene else ()):
+        for branch, line in enumerate(row.lines if row.scene else ()):
             found = [(index, like.among(row.scene)) for index, like in phrases(line, words)]  # type: ignore[arg-type]
             for mark, begin in question_marks(line, text):
                 things = [things for index, things in found if begin <= index < mark]
@@ -100,10 +100,6 @@ def question_loss(
     here = (asked >= 0).any(-1)
     loss, exact = probe(states[here], asked[here])
     return loss, exact
-
-
-def _lines(row: Row) -> list[list[int]]:
-    return [[*row.prefix, *branch.given, *branch.response] for branch in row.branches]
 
 
 def _values(scenes: Sequence[Scene | None]) -> Int[Tensor, "B T 4"]:

@@ -102,7 +102,7 @@ def referents_of(
     """  # fmt: skip
     numbers, cells = [], []
     for row in rows:
-        lines = [[*row.prefix, *branch.given, *branch.response] for branch in row.branches]
+        lines = row.lines
         numbers.append([[-1] * len(line) for line in lines])
         cells.append([[-1] * len(line) for line in lines])
         for branch, line in enumerate(lines if row.scene else ()):
