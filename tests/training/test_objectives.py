@@ -10,6 +10,7 @@ from torch import nn
 import unveil
 from unveil.config import ModelConfig
 from unveil.config.run import BackboneTask, DecoderTask, RetrievalTask, TokenizerTask, VaeTask
+from unveil.errors import TrainingError
 from unveil.model.backbone import Backbone
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
@@ -299,8 +300,15 @@ def test_with_a_question_weight_question_marks_learn_what_is_asked_about(
     assert first["question_exact"] < 0.5 and last["question_exact"] > 0.8
     for rows in ({"quiz": 1}, {"read": 1}):
         weight = 0.0 if "quiz" in rows else 1.0  # not asked for; or no picture, so nothing to be asked about
-        other = backbone_objective(small, text, tokenizer, rows=rows, question_weight=weight)
+        other = backbone_objective(small, text, tokenizer, rows=rows, question_weight=weight, question_layers=2)
         assert "question_exact" not in overfit(other, 1, 1e-2, seed=0)[0]
+
+
+def test_a_probe_behind_the_last_layer_is_refused(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    beyond = small.backbone.layers + 1
+    with pytest.raises(TrainingError, match=f"question_layers: {beyond} is more than the {beyond - 1} layers"):
+        backbone_objective(small, text, tokenizer, question_weight=1.0, question_layers=beyond)
+    backbone_objective(small, text, tokenizer, question_layers=beyond)  # nobody asks there
 
 
 def test_rows_of_words_alone_have_no_place_to_learn(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from unveil.config import ModelConfig
 from unveil.config.run import BackboneTask, RowTask
 from unveil.diffusion.masking import inverse_rate_weights, sample_weights
+from unveil.errors import TrainingError
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.router import Router
 from unveil.model.image_tokenizer import ImageTokenizer
@@ -48,6 +49,14 @@ class BackboneObjective:
             "referents": (self.referents, task.referent_weight),
             "questions": (self.questions, task.question_weight),
         }
+        deepest = max(
+            task.probe_layers,
+            task.referent_layers * bool(task.referent_weight),
+            task.question_layers * bool(task.question_weight),
+        )
+        if deepest > model.backbone.layers:
+            found = f"{deepest} is more than the {model.backbone.layers} layers of {model.name}"
+            raise TrainingError(f"probe_layers, referent_layers and question_layers: {found}")
         probes = {name: probe for name, (probe, weight) in weighed.items() if weight}  # the others learn nothing
         self.module = nn.ModuleDict({"backbone": backbone, **probes})
         self.tokenizer = tokenizer.eval().requires_grad_(False)
