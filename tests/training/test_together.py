@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -55,6 +57,12 @@ def test_two_processes_step_with_the_mean_of_their_gradients(tmp_path: Path, tex
     assert len(lines) == 2 and len(set(losses)) == 4  # the first process alone writes; no two batches are the same
 
 
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes find the functions of this file, also where pytest does not put the tree on the path."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+
+
 def second(place: Together, recipe: Path) -> None:
     """Another process with 3 where the first has 1, and a gradient that the first lacks; it wants to stop."""
     place.average([torch.tensor([3.0, 0.0]), torch.tensor(7)])
@@ -64,6 +72,7 @@ def second(place: Together, recipe: Path) -> None:
     place.any(True)
 
 
+@pytest.mark.usefixtures("importable")
 def test_means_are_those_of_all_processes(tmp_path: Path) -> None:
     with together(2, second, tmp_path) as place:
         value, whole, layer = torch.tensor([1.0, 4.0]), torch.tensor(1), nn.Linear(1, 1)
@@ -78,12 +87,24 @@ def vanish(place: Together, recipe: Path) -> None:
     """Another process that leaves at once."""
 
 
+@pytest.mark.usefixtures("importable")
 def test_a_process_that_is_gone_is_told_with_what_to_do(tmp_path: Path) -> None:
     with (
         pytest.raises(TrainingError, match="another process of this run is gone .* goes on from the last checkpoint"),
         together(2, vanish, tmp_path) as place,
     ):
         place.average([torch.ones(3)])
+
+
+def test_a_process_that_ends_as_it_begins_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here_only = ModuleType("here_only")
+    exec("def work(place, recipe): ...", here_only.__dict__)
+    monkeypatch.setitem(sys.modules, "here_only", here_only)  # the other process cannot import it
+    with (
+        pytest.raises(TrainingError, match="another process of this run ended as it began"),
+        together(2, here_only.work, tmp_path),
+    ):
+        raise AssertionError("began without the other process")
 
 
 def hang(place: Together, recipe: Path) -> None:
@@ -94,6 +115,7 @@ def hang(place: Together, recipe: Path) -> None:
         time.sleep(1)
 
 
+@pytest.mark.usefixtures("importable")
 def test_no_process_is_left_behind_when_the_first_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unveil.training.together.FAREWELL", 0.5)
     with pytest.raises(ZeroDivisionError), together(2, hang, tmp_path):

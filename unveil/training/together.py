@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
@@ -85,13 +86,18 @@ def together(size: int, work: Callable[[Together, Path], object], recipe: Path) 
         return
     with tempfile.TemporaryDirectory() as meeting:
         context = multiprocessing.get_context("spawn")
-        others = [
-            context.Process(target=_follow, args=(work, recipe, Together(rank, size), meeting), daemon=True)
-            for rank in range(1, size)
-        ]
+        others, signs = [], []
+        for rank in range(1, size):
+            sign, show = context.Pipe(duplex=False)
+            args = (work, recipe, Together(rank, size), meeting, show)
+            others.append(context.Process(target=_follow, args=args, daemon=True))
+            signs.append(sign)
         for process in others:
             process.start()
         try:
+            for process, sign in zip(others, signs, strict=True):
+                if sign not in wait([sign, process.sentinel]):
+                    raise TrainingError("another process of this run ended as it began; what it said stands above")
             with _joined(Together(0, size), meeting) as place:
                 yield place
         finally:
@@ -101,8 +107,11 @@ def together(size: int, work: Callable[[Together, Path], object], recipe: Path) 
                 process.join()
 
 
-def _follow(work: Callable[[Together, Path], object], recipe: Path, place: Together, meeting: str) -> None:
+def _follow(
+    work: Callable[[Together, Path], object], recipe: Path, place: Together, meeting: str, show: Connection
+) -> None:
     """What the other processes do. When the first one is gone they end without a word: it tells what happened."""
+    show.send(True)  # here, with all that is needed
     try:
         with _joined(place, meeting):
             work(place, recipe)
