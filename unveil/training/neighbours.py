@@ -12,6 +12,7 @@ from torch import nn
 
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.packing import Packed
+from unveil.training.probe import even_loss, initialize_readings
 
 
 class NeighbourProbe(nn.Module):
@@ -24,7 +25,7 @@ class NeighbourProbe(nn.Module):
 
     def initialize(self, generator: torch.Generator) -> None:
         """Small random weights."""
-        nn.init.normal_(self.read.weight, std=0.02, generator=generator)
+        initialize_readings(self.read, generator=generator)
 
     def forward(
         self, states: Float[Tensor, "N D"], targets: Int[Tensor, "N 2*reach"]
@@ -36,11 +37,7 @@ class NeighbourProbe(nn.Module):
         """
         scores = self.read(F.rms_norm(states, states.shape[-1:])).view(-1, self.words)
         there, wanted = targets.flatten() >= 0, targets.flatten()
-        scores, wanted = scores[there], wanted[there]
-        weights = 1 / torch.bincount(wanted)[wanted]
-        weights = weights / weights.sum()
-        losses = F.cross_entropy(scores, wanted, reduction="none")
-        return (losses * weights).sum(), ((scores.argmax(-1) == wanted) * weights).sum()
+        return even_loss(scores[there], wanted[there])
 
 
 def neighbours_of(packed: Packed, masked: Bool[Tensor, "B L"], words: int, reach: int) -> Int[Tensor, "B L 2*reach"]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.packing import Packed, Row
+from unveil.training.probe import initialize_readings
 
 
 class PlaceProbe(nn.Module):
@@ -25,9 +26,7 @@ class PlaceProbe(nn.Module):
 
     def initialize(self, generator: torch.Generator) -> None:
         """Small random weights, biases zero."""
-        for head in (self.row, self.column):
-            nn.init.normal_(head.weight, std=0.02, generator=generator)
-            nn.init.zeros_(head.bias)
+        initialize_readings(self.row, self.column, generator=generator)
 
     def forward(
         self, states: Float[Tensor, "N D"], places: Int[Tensor, " N"]

@@ -16,6 +16,7 @@ from unveil.scenes.scene import COLORS, LATTICE, SIZES, Scene, Thing
 from unveil.shapes import Float, Int, Tensor
 from unveil.training.packing import Packed, Row
 from unveil.training.places import by_line
+from unveil.training.probe import initialize_readings
 from unveil.training.referents import Words, phrases
 from unveil.vocab.text import Text
 
@@ -37,9 +38,7 @@ class QuestionProbe(nn.Module):
 
     def initialize(self, generator: torch.Generator) -> None:
         """Small random weights, biases zero."""
-        for head in (self.read, self.order):
-            nn.init.normal_(head.weight, std=0.02, generator=generator)
-            nn.init.zeros_(head.bias)
+        initialize_readings(self.read, self.order, generator=generator)
 
     def forward(
         self, states: Float[Tensor, "N D"], asked: Int[Tensor, "N 2*4+2"]

@@ -18,6 +18,7 @@ from unveil.scenes.scene import COLORS, DIGITS, KINDS, LATTICE, SIZES
 from unveil.shapes import Bool, Float, Int, Tensor
 from unveil.training.packing import Packed, Row
 from unveil.training.places import PlaceProbe, by_line
+from unveil.training.probe import even_loss, initialize_readings
 from unveil.vocab.text import Text
 
 MOST = 4
@@ -35,18 +36,14 @@ class ReferentProbe(nn.Module):
     def initialize(self, generator: torch.Generator) -> None:
         """Small random weights, biases zero."""
         self.cell.initialize(generator)
-        nn.init.normal_(self.number.weight, std=0.02, generator=generator)
-        nn.init.zeros_(self.number.bias)
+        initialize_readings(self.number, generator=generator)
 
     def forward(
         self, states: Float[Tensor, "N D"], numbers: Int[Tensor, " N"], cells: Int[Tensor, " N"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
         """The loss, and the shares of numbers (each number weighing the same) and of cells that are right."""
         scores = self.number(F.rms_norm(states, states.shape[-1:]))
-        weights = 1 / torch.bincount(numbers)[numbers]
-        weights = weights / weights.sum()
-        loss = (F.cross_entropy(scores, numbers, reduction="none") * weights).sum()
-        counted = ((scores.argmax(-1) == numbers) * weights).sum()
+        loss, counted = even_loss(scores, numbers)
         if not (cells >= 0).any():
             return loss, counted, torch.ones(())
         where, exact = self.cell(states[cells >= 0], cells[cells >= 0])
