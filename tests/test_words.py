@@ -115,3 +115,20 @@ def test_texts_that_cannot_be_infilled_are_refused_in_one_line(uni):
         uni.infill("a ___", max_tokens=3)
     with pytest.raises(PictureError, match="no such file"):
         uni.infill("a ___", image="gone.png")
+
+
+def ever_ahead(result) -> bool:
+    """Whether a token was written while one before it was open."""
+    (stage,) = result.trace.stages
+    opened = [[cell.token is None for cell in moment] for moment in stage.moments()]
+    return any(before and not after for moment in opened for before, after in zip(moment, moment[1:], strict=False))
+
+
+def test_words_are_written_from_left_to_right_where_that_is_asked(uni):
+    asked = {"trace": True, "num_inference_steps": 16}
+    left = [uni.understand_image(noise(i), "what?", order="left_to_right", **asked) for i in range(3)]
+    assert not any(map(ever_ahead, left))
+    assert any(ever_ahead(uni.understand_image(noise(i), "what?", order="confidence", **asked)) for i in range(3))
+    assert any(len(result.trace.stages[0].steps) > 3 for result in left)
+    with pytest.raises(RequestError, match="no order 'random'; there are confidence and left_to_right"):
+        uni.understand_image(noise(0), "what?", order="random")

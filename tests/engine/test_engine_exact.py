@@ -15,6 +15,7 @@ from unveil.errors import RequestError
 from unveil.model.backbone.packed import Segment
 from unveil.sampling import Allowed, Draw, Policy, Quota, Sprint, Stop, Task, unmask
 
+ORDERS = st.sampled_from(["confidence", "left_to_right"])
 IDS = st.integers(0, 29)  # below MASK and the codes of the tiny vocabulary; 30 ends a text
 
 
@@ -42,7 +43,7 @@ def requests(draw):
         choices=choices,
         given=[draw(pinned)] if kind == "picture" and draw(st.booleans()) else (),
     )
-    quota = Quota(draw(st.sampled_from([0.0, 0.2, 0.6, 2.0])), draw(st.integers(1, 12)))
+    quota = Quota(draw(st.sampled_from([0.0, 0.2, 0.6, 2.0])), draw(st.integers(1, 12)), draw(ORDERS))
     chance = Draw() if choices else draw(st.sampled_from([Draw(), Draw(1.0), Draw(0.8, top_k=5, top_p=0.9)]))
     return task, Policy(quota, draw(st.integers(1, 9)), chance), draw(st.integers(0, 2**32))
 

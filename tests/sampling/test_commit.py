@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unveil.errors import RequestError
-from unveil.sampling.commit import Quota, commit_confident, quotas
+from unveil.sampling.commit import Quota, commit_confident, commit_leading, quotas
 
 TRUE, FALSE = True, False
 
@@ -61,6 +61,26 @@ def test_each_row_follows_its_own_confidence():
     confidence = torch.tensor([[0.99, 0.98, 0.1], [0.1, 0.2, 0.3]])
     found = commit_confident(confidence, torch.ones(2, 3, dtype=torch.bool), 0.95, 1)
     assert found.tolist() == [[TRUE, TRUE, FALSE], [FALSE, FALSE, TRUE]]
+
+
+@given(data=st.data(), size=st.integers(1, 12), threshold=st.sampled_from([0.0, 0.3, 0.95, 2.0]))
+def test_from_left_to_right_a_position_waits_for_all_before_it(data, size, threshold):
+    confidence = data.draw(st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.95, 1.0]), min_size=size, max_size=size))
+    masked = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    quota = data.draw(st.integers(0, size))
+    waiting = [i for i, m in enumerate(masked) if m]
+    sure = next((n for n, i in enumerate(waiting) if not confidence[i] > threshold), len(waiting))
+    chosen = waiting[: max(sure, quota)]
+    found = commit_leading(torch.tensor([confidence], dtype=torch.float64), torch.tensor([masked]), threshold, quota)
+    assert found[0].nonzero().flatten().tolist() == chosen
+
+
+def test_a_quota_follows_its_order():
+    confidence, masked = torch.tensor([[0.5, 0.99, 0.1, 0.7]]), torch.tensor([[TRUE, TRUE, TRUE, TRUE]])
+    assert Quota(0.9, 4).commits(confidence, masked, 2).tolist() == [[FALSE, TRUE, FALSE, TRUE]]
+    assert Quota(0.9, 4).commits(confidence, masked, 1).tolist() == [[FALSE, TRUE, FALSE, FALSE]]
+    assert Quota(0.9, 4, "left_to_right").commits(confidence, masked, 1).tolist() == [[TRUE, FALSE, FALSE, FALSE]]
+    assert Quota(0.4, 4, "left_to_right").commits(confidence, masked, 1).tolist() == [[TRUE, TRUE, FALSE, FALSE]]
 
 
 @pytest.mark.parametrize(("threshold", "steps"), [(0.9, 0), (0.9, -1), (-0.1, 4), (float("nan"), 4)])

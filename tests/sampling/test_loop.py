@@ -14,6 +14,7 @@ from unveil.sampling.loop import finish, unmask
 from unveil.sampling.step import Policy
 from unveil.sampling.stop import Stop
 
+ORDERS = st.sampled_from(["confidence", "left_to_right"])
 IDS = st.integers(0, 29)  # below MASK and the codes of the tiny vocabulary; 30 ends a text
 
 
@@ -34,7 +35,7 @@ def requests(draw):
         "crop": draw(st.booleans()),
         "whole": draw(st.booleans()),
         "block": draw(st.integers(1, 9)),
-        "quota": Quota(draw(st.sampled_from([0.0, 0.2, 0.6, 2.0])), draw(st.integers(1, 12))),
+        "quota": Quota(draw(st.sampled_from([0.0, 0.2, 0.6, 2.0])), draw(st.integers(1, 12)), draw(ORDERS)),
         "temperature": draw(st.sampled_from([0.0, 0.0, 1.0])),
     }
 

@@ -145,6 +145,7 @@ class SamplingConfig(Config):
     edit_image_guidance: float = 0.0
     text_steps: int = 32
     text_threshold: float = 0.95
+    text_order: Literal["confidence", "left_to_right"] = "confidence"  # left_to_right: a sure word waits for its turn
     text_temperature: float = 0.0
     text_tokens: int = 2048
     thinking_tokens: int = 4096

@@ -11,7 +11,6 @@ from unveil.errors import GenerationError
 from unveil.model.backbone.packed import Segment
 from unveil.sampling.canvas import open_canvas
 from unveil.sampling.chance import canvas_keys, step_numbers
-from unveil.sampling.commit import commit_confident
 from unveil.sampling.loop import finish
 from unveil.sampling.step import StepEvent
 from unveil.shapes import Float, Int, Tensor
@@ -114,7 +113,7 @@ class Filling:
         start, end = self.canvas.bounds(self.block)
         self.cached = [max(cached, start) for cached in self.cached]
         waiting = torch.ones_like(tokens, dtype=torch.bool)[None]
-        sure = commit_confident(confidence[None], waiting, self.policy.quota.threshold, self.schedule[self.step])[0]
+        sure = self.policy.quota.commits(confidence[None], waiting, self.schedule[self.step])[0]
         self.ids[:, self.masked[sure] + start] = tokens[sure]
         event = self._event(sure, confidence) if self.handle.request.on_step is not None else None
         self._advance(end)

@@ -5,7 +5,7 @@ import math
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Self, TypedDict, TypeVar
+from typing import Self, TypedDict, TypeVar, get_args
 
 import torch
 
@@ -13,7 +13,7 @@ from unveil.config import ModelConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
 from unveil.metadata import Setting
-from unveil.sampling import Draw, Policy, Quota
+from unveil.sampling import Draw, Order, Policy, Quota
 from unveil.vocab.grid import check_grid, grid_of_pixels
 from unveil.vocab.layout import Layout
 
@@ -45,6 +45,7 @@ class TextOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     threshold: float | None
+    order: Order | None  # "left_to_right": a sure word waits for those before it
     max_tokens: int | None
 
 
@@ -54,12 +55,15 @@ class TextSettings:
 
     steps: int
     threshold: float
+    order: Order
     temperature: float
     top_k: int | None
     top_p: float | None
     tokens: int
 
     def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise RequestError(f"no order '{self.order}'; there are {' and '.join(get_args(Order))}")
         _whole("the number of denoise steps", self.steps, 1, 10_000)
         _whole("the number of tokens", self.tokens, 1, 1_000_000)
         _check_draw(self.threshold, self.temperature, self.top_k)
@@ -72,6 +76,7 @@ class TextSettings:
         return cls(
             steps=_or(options.get("num_inference_steps"), default.text_steps),
             threshold=_or(options.get("threshold"), default.text_threshold),
+            order=_or(options.get("order"), default.text_order),
             temperature=_or(options.get("temperature"), default.text_temperature),
             top_k=options.get("top_k"),
             top_p=options.get("top_p"),
@@ -81,7 +86,7 @@ class TextSettings:
     def policy(self, block_size: int) -> Policy:
         """The same in the words of the sampling loop."""
         draw = Draw(self.temperature, self.top_k, self.top_p)
-        return Policy(Quota(self.threshold, self.steps), block_size, draw)
+        return Policy(Quota(self.threshold, self.steps, self.order), block_size, draw)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How a model is sampled: one loop over blocks and denoise steps, and the rendering of codes."""
 
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
-from unveil.sampling.commit import Quota
+from unveil.sampling.commit import Order, Quota
 from unveil.sampling.counted import Counted
 from unveil.sampling.draw import Allowed, Draw
 from unveil.sampling.generate import Plan, generate_codes, generate_text, read_plan, think
@@ -21,6 +21,7 @@ __all__ = [
     "Limits",
     "Loop",
     "OnStep",
+    "Order",
     "Past",
     "Picture",
     "Plan",

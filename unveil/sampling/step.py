@@ -10,7 +10,7 @@ from unveil.errors import RequestError
 from unveil.sampling.canvas import Canvas, Denoiser, Past, Task
 from unveil.sampling.chance import step_numbers
 from unveil.sampling.choices import choose_among
-from unveil.sampling.commit import Quota, commit_confident
+from unveil.sampling.commit import Quota
 from unveil.sampling.draw import Draw, draw, draw_at, hide
 from unveil.sampling.sprint import Sprint, candidates, importance, kept_by_kind, kept_count, kept_places
 from unveil.shapes import Bool, Float, Int, Tensor
@@ -250,7 +250,7 @@ def denoise(
     before = canvas.ids[rows, start:end]
     masked = before == canvas.mask
     tokens, confidence, score = choose(job, canvas, logits, rows, masked, (block, step))
-    committed = commit_confident(confidence, masked, job.policy.quota.threshold, at_least, score)
+    committed = job.policy.quota.commits(confidence, masked, at_least, score)
     canvas.ids[rows, start:end] = torch.where(committed, tokens, before)
     if job.on_step is not None:
         confidence = confidence.masked_fill(~masked, 0)
