@@ -29,8 +29,8 @@ from unveil.pipeline.place import choose_device, unread_model
 
 PROMPT = "a red star left of a small blue fish " * 3
 TIMES = " read s | run s |"  # a CPU tells little by them
-ON_GPU = [(p, r) for p in ("bfloat16", "int8", "int4") for r in ("resident", "staged", "streamed")]
-ON_CPU = [(p, r) for p in ("float32", "bfloat16", "int8", "int4") for r in ("resident", "staged")]
+ON_GPU = [(p, r) for p in ("bfloat16", "int8", "fp8", "int4") for r in ("resident", "staged", "streamed")]
+ON_CPU = [(p, r) for p in ("float32", "bfloat16", "int8", "fp8", "int4") for r in ("resident", "staged")]
 
 
 def measure(given: argparse.Namespace, precision: Precision, residency: Residency) -> dict[str, float]:

@@ -27,7 +27,7 @@ from unveil.scenes.describe import DESCRIBE
 from unveil.shapes import Float, Int, Tensor
 from unveil.vocab.prompt import Prompts
 
-PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float16", "int8", "int4")
+PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float16", "int8", "fp8", "int4")
 TOKENS = 64
 
 

@@ -5,7 +5,7 @@ import torch
 
 from unveil.errors import RequestError
 from unveil.pipeline import Uni
-from unveil.pipeline.place import check_precision, choose_device, choose_dtype
+from unveil.pipeline.place import check_fp8, check_precision, choose_device, choose_dtype
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 no_mps = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has an Apple GPU")
@@ -52,6 +52,9 @@ def test_a_precision_that_a_device_does_not_compute_in_is_one_line():
         check_precision(torch.device("cpu"), torch.float8_e4m3fn)
     with pytest.raises(RequestError, match=r"^cuda does not compute in float16 \(.*\); use float32"):
         check_precision(torch.device("cuda"), torch.float16)
+    check_fp8(torch.device("cpu"))
+    with pytest.raises(RequestError, match=r"^cuda does not multiply in fp8 \(.*\); use int8, which is as small$"):
+        check_fp8(torch.device("cuda"))
 
 
 def test_a_precision_is_tried_before_weights_are_read(monkeypatch, model_directory):

@@ -47,7 +47,7 @@ def allocated(run) -> int:
     return peak
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "int8", "fp8", "int4"])
 def test_planned_weights_are_the_bytes_of_real_modules_in_every_precision(precision):
     modules = real(TINY, precision)
     work = Work.of(TINY, "generate")
@@ -114,6 +114,7 @@ GOALS = [
     ("generate", "bfloat16", "resident", 46.64, 47),
     ("generate", "bfloat16", "staged", 32.21, 33),
     ("generate", "int8", "staged", 16.67, 20),
+    ("generate", "fp8", "staged", 16.67, 20),
     ("generate", "int4", "staged", 9.29, 13),
     ("understand", "bfloat16", "staged", 32.41, 35),
     ("understand", "int8", "staged", 16.87, 19),
@@ -160,7 +161,7 @@ def test_a_streamed_backbone_has_two_of_its_layers_on_the_device():
     assert all(staged.lying(need) == streamed.lying(need) for need in found[1:])
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "fp8"])
 def test_the_activations_of_a_long_backbone_follow_from_those_of_two_short_ones(precision):
     work, backbone = Work.of(TINY, "edit"), build(TINY)["backbone"]
     hold(backbone, floats_of(precision), format_of(precision))
@@ -182,6 +183,7 @@ def test_plans_come_in_order_of_loss_of_quality_and_streaming_last():
     assert [name for name in names(CPU) if not name[2]] == lossless
     assert [name for name in names(GPU) if not name[2]] == lossless + [(p, "streamed", False) for p in precisions]
     assert down_from("float16")[0] == "float16" and "float16" not in down_from("float32")
+    assert down_from("fp8") == ("fp8", "int4")
 
 
 def test_the_plan_that_fits_is_the_first_of_all_however_much_there_is():
@@ -223,7 +225,7 @@ def test_other_amounts_are_refused(text):
         parse_bytes(text)
 
 
-@pytest.mark.parametrize("form", ["int8", "int4"])
+@pytest.mark.parametrize("form", ["int8", "fp8", "int4"])
 def test_quantized_experts_without_numbers_are_traced_like_real_ones(form):
     chosen = torch.arange(24).remainder(6).view(12, 2)  # each of 6 experts 4 times, as a trace spreads them
     peaks = []

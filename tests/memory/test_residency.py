@@ -139,7 +139,7 @@ def test_loading_into_a_budget_plans_says_what_it_chose_and_measures(model_direc
         ({"memory": "much"}, "'much' is no amount of memory"),
         ({"memory": "1GB", "task": "paint"}, "no task 'paint'; use generate, understand, edit, anything"),
         ({"memory": "1GB", "size": 100}, "cannot be 100 pixels wide"),
-        ({"dtype": "int2"}, "dtype 'int2' cannot be used; use auto, float32, bfloat16, float16, int8, int4"),
+        ({"dtype": "int2"}, "dtype 'int2' cannot be used; use auto, float32, bfloat16, float16, int8, fp8, int4"),
     ],
 )
 def test_what_cannot_be_obeyed_is_refused(model_directory: Path, options: dict[str, object], why: str) -> None:

@@ -205,17 +205,29 @@ def test_without_a_precision_a_cpu_takes_float32_and_that_of_the_files_when_it_d
     assert held(torch_dtype="float32") == torch.float32
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "fp8", "int4"])
 def test_quantized_models_answer_and_keep_their_small_weights_when_they_move(precision: str) -> None:
     small = AutoModelForCausalLM.from_pretrained(GOLDEN.checkpoint, torch_dtype=precision)
     before = {name: tensor.clone() for name, tensor in small.parts.backbone.state_dict().items()}
     experts = small.parts.backbone.model.layers[1].mlp.experts
-    assert experts.gate_proj.values.dtype == {"int8": torch.int8, "int4": torch.uint8}[precision]
+    kept = {"int8": torch.int8, "fp8": torch.float8_e4m3fn, "int4": torch.uint8}
+    assert experts.gate_proj.values.dtype == kept[precision]
     moved = small.to("cpu").to(torch.bfloat16).parts.backbone.state_dict()
     assert all(moved[n].dtype == t.dtype and torch.equal(moved[n], t) for n, t in before.items())
     assert len(small.generate_image("a cat", **SMALL)["token_ids"]) == 64
     with pytest.raises(RequestError, match="quantized weights cannot become torch.float32; load the model with that"):
         small.to(torch.float32)
+
+
+def test_fp8_does_not_move_to_a_device_without_a_product_of_such_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = AutoModelForCausalLM.from_pretrained(GOLDEN.checkpoint, torch_dtype="fp8")
+
+    def product(*given: object, **options: object) -> None:
+        raise RuntimeError("none here")
+
+    monkeypatch.setattr(torch, "_scaled_mm", product)
+    with pytest.raises(RequestError, match=r"^cpu does not multiply in fp8 \(none here\); use int8"):
+        small.to("cpu")
 
 
 def test_another_precision_is_refused_before_any_file_is_read(tmp_path: Path) -> None:

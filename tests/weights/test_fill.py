@@ -15,7 +15,7 @@ from unveil.weights.read import Parts, assign, filled
 from unveil.weights.save import save
 from unveil.weights.tensors import read_tensors, stored
 
-HELD = [(torch.float32, None), (torch.bfloat16, None), (torch.bfloat16, "int8"), (torch.bfloat16, "int4")]
+HELD = [(torch.float32, None), (torch.bfloat16, None), *((torch.bfloat16, form) for form in ("int8", "fp8", "int4"))]
 
 
 @pytest.fixture(params=["ours", "as released"])
@@ -52,7 +52,7 @@ def test_the_count_sees_a_reader_that_takes_a_whole_file_first(model_directory: 
     assert peak > weight_bytes(backbone) + 2 * max(entry.bytes for entry in stored(file).values())
 
 
-@pytest.mark.parametrize("form", ["int8", "int4"])
+@pytest.mark.parametrize("form", ["int8", "fp8", "int4"])
 def test_what_is_quantized_while_it_is_read_is_what_is_quantized_afterwards(
     model_parts: Parts, tmp_path: Path, form: quantized.Format
 ) -> None:

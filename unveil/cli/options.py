@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 Kind = Literal["normal", "turbo"]
-Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
-DtypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "fp8", "int4"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8", "int4"]
 
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result. Without it a random one, reported.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Denoise steps per block.")]

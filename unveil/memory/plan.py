@@ -109,9 +109,12 @@ class Plan:
 
 
 def down_from(best: Precision) -> tuple[Precision, ...]:
-    """The precisions to try, in order of loss; float16 only when asked for: bfloat16 is as small and has its range."""
+    """The precisions to try, in order of loss; float16 and fp8 only when asked for.
+
+    bfloat16 is as small as float16 and has the range of float32; int8 is as small as fp8 and more exact.
+    """
     known = get_args(Precision)[get_args(Precision).index(best) :]
-    return tuple(precision for precision in known if precision == best or precision != "float16")
+    return tuple(precision for precision in known if precision == best or precision not in ("float16", "fp8"))
 
 
 def plans(config: ModelConfig, work: Work, machine: Machine, precisions: Sequence[Precision]) -> Iterator[Plan]:
@@ -186,7 +189,7 @@ def _traced(need: Need, config: ModelConfig, work: Work, precision: Precision) -
 def _use(name: str, config: ModelConfig, work: Work, dtype: torch.dtype, form: Format | None) -> tuple[int, int]:
     """Activations of one use of a part other than the backbone, plainly and in tiles (0 when it has none).
 
-    Remembered, since parts that are never quantized need the same in int8 and int4 as in bfloat16.
+    Remembered, since parts that are never quantized need the same in int8, fp8 and int4 as in bfloat16.
     """
     modules = build(config)
     module = modules[name]

@@ -11,8 +11,8 @@ from unveil.model.backbone.router import Router
 from unveil.model.image_decoder import ImageDecoder
 from unveil.model.layers.quantized import Format, QuantizedLinear
 
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "int4"]
-"""From the most exact down; with int8 and int4 all but the large matrices is bfloat16."""
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "fp8", "int4"]
+"""From the most exact down; with int8, fp8 and int4 all but the large matrices is bfloat16."""
 
 
 def floats_of(precision: Precision) -> torch.dtype:
@@ -22,13 +22,13 @@ def floats_of(precision: Precision) -> torch.dtype:
 
 def format_of(precision: Precision) -> Format | None:
     """How the large matrices are quantized, if they are."""
-    return precision if precision == "int8" or precision == "int4" else None
+    return precision if precision == "int8" or precision == "fp8" or precision == "int4" else None
 
 
 def hold(module: nn.Module, dtype: torch.dtype, form: Format | None = None) -> bool:
     """Hold a part in a dtype, and its large matrices in `form`; tells whether there are such.
 
-    int8 and int4 take the layers of the backbone and of the image decoder; the other parts stay in floats. The
+    int8, fp8 and int4 take the layers of the backbone and of the image decoder; the other parts stay in floats. The
     router's bias is float32 always. On the meta device this says what a loaded part will be.
     """
     nn.Module.to(module, dtype)  # diffusers warns in its own `to`

@@ -63,7 +63,7 @@ def open_parts(
 ) -> Parts:
     """These parts of a released directory, or a model of our own layout whole.
 
-    dtype: float32, bfloat16, float16, also int8 or int4. None or "auto" is what `Uni.load` chooses: on a GPU the
+    dtype: float32, bfloat16, float16, also int8, fp8 or int4. None or "auto" is what `Uni.load` chooses: on a GPU the
     precision of the files, on a CPU float32, or that of the files when float32 does not fit the free memory.
     """
     path, where = model_directory(model_path), choose_device(str(device))

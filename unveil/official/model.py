@@ -11,7 +11,7 @@ from unveil.model.layers.quantized import QuantizedWeight
 from unveil.official.choices import Behavior, Mode, chosen
 from unveil.pipeline.draw import spoken
 from unveil.pipeline.inputs import check_room, checked_text, device_of
-from unveil.pipeline.place import choose_device, choose_dtype
+from unveil.pipeline.place import check_fp8, choose_device, choose_dtype
 from unveil.sampling import Allowed, Draw, Loop, Policy, Quota, Sprint, Stop, Task, think, unmask
 from unveil.sampling.sprint import Score
 from unveil.shapes import Int, Tensor
@@ -59,16 +59,18 @@ class Model:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Itself, moved to a device or held in another precision; int8 and int4 stay what they are."""
+        """Itself, moved to a device or held in another precision; int8, fp8 and int4 stay so."""
         network = self.parts.backbone
         dtype = to if isinstance(to, torch.dtype) else dtype
         device = device if to is None or isinstance(to, torch.dtype) else to
         where = device_of(self.parts) if device is None else choose_device(str(device))
         held = next(network.parameters()).dtype
         precision = held if dtype is None else choose_dtype(dtype)
-        quantized = any(isinstance(part, QuantizedWeight) for part in network.modules())
+        quantized = {part.form for part in network.modules() if isinstance(part, QuantizedWeight)}
         if quantized and precision != held:
             raise RequestError(f"quantized weights cannot become {precision}; load the model with that torch_dtype")
+        if "fp8" in quantized:
+            check_fp8(where)
         state = {
             name: tensor.to(where, tensor.dtype if quantized else target_dtype(name, precision))
             for name, tensor in network.state_dict().items()

@@ -13,7 +13,7 @@ from unveil.memory.moments import PARTS, Task, Work
 from unveil.memory.plan import Machine, Plan, down_from, fitting, plans
 from unveil.memory.residency import settle
 from unveil.model.hold import Precision, floats_of, format_of
-from unveil.pipeline.place import check_precision
+from unveil.pipeline.place import check_fp8, check_precision
 from unveil.weights.fp8 import FLOAT8
 from unveil.weights.read import Parts, Unread, filled
 from unveil.weights.tensors import stored
@@ -81,6 +81,8 @@ def place_parts(
     asked = choose_precision(dtype)
     best, why = (asked, "") if asked is not None else _best(source, device, planned=budget is not None)
     check_precision(device, floats_of(best))
+    if best == "fp8":
+        check_fp8(device)
     if budget is None:
         return filled(source, device, floats_of(best), format_of(best)), Placed(device, best, why)
     meter = Meter(device)

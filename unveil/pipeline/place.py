@@ -7,6 +7,7 @@ import torch
 
 from unveil.errors import RequestError, WeightsError
 from unveil.files import check_links
+from unveil.model.layers.quantized import FP8_WIDTHS, multiply_fp8, pack_fp8
 from unveil.weights.names import CONFIG_FILE
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
 from unveil.weights.official_model import is_official, open_official
@@ -90,6 +91,19 @@ def check_precision(device: torch.device, dtype: torch.dtype) -> None:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         name = str(dtype).removeprefix("torch.")
         raise RequestError(f"{device} does not compute in {name} ({said}); use float32, or --device cpu") from None
+
+
+def check_fp8(device: torch.device) -> None:
+    """Raise RequestError unless the device multiplies float8 numbers: a small product is tried.
+
+    NVIDIA's do from compute capability 8.9 on; Apple's have no such numbers. PyTorch's CPU product imitates it.
+    """
+    try:
+        x = torch.ones(FP8_WIDTHS, FP8_WIDTHS, device=device, dtype=torch.bfloat16)
+        multiply_fp8(x, *pack_fp8(x), None).sum().item()
+    except (RuntimeError, TypeError, AssertionError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"{device} does not multiply in fp8 ({said}); use int8, which is as small") from None
 
 
 def choose_dtype(name: str | torch.dtype) -> torch.dtype:

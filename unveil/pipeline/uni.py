@@ -73,8 +73,8 @@ class Uni:
     ) -> Self:  # fmt: skip
         """The model of that name inside the package, or in that directory, ours or as released; needs no network.
 
-        dtype: float32, bfloat16, float16, int8, int4 or "auto": on a GPU the one of the files, on a CPU float32, or
-        when that does not fit bfloat16.
+        dtype: float32, bfloat16, float16, int8, fp8, int4 or "auto": on a GPU the one of the files, on a CPU float32,
+        or when that does not fit bfloat16.
 
         memory: "24GB", what the device may use (on a CPU, this process). Precision, when `dtype` is auto, and residency
         then follow the plan for one request of the `task`, for pictures of `size` pixels along a side and all else as

@@ -1,4 +1,7 @@
-"""Weights in 8 or 4 bits: kept small, turned back into floats where they are used. Activations stay as they are."""
+"""Weights in 8 or 4 bits: kept small, turned back into floats where they are used.
+
+Activations stay as they are, save in the linear layers of fp8, which multiply float8 numbers as they lie.
+"""
 
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
@@ -9,9 +12,13 @@ from torch.nn import functional as F
 
 from unveil.shapes import Float, Tensor
 
-Format: TypeAlias = Literal["int8", "int4"]
+Format: TypeAlias = Literal["int8", "fp8", "int4"]
 GROUP = 64
 """Neighbouring weights that share a scale in 4 bits."""
+FP8_LARGEST = 448
+"""The largest number of float8_e4m3fn."""
+FP8_WIDTHS = 16
+"""What both widths of a weight must be a multiple of for a product in float8 (a rule of CUDA's)."""
 _PIECE = 1 << 22
 """Weights that are packed at once: what is computed on the way takes up to 20 bytes for each."""
 
@@ -20,6 +27,7 @@ class QuantizedWeight(nn.Module):
     """A matrix, or a stack of them, over whose last axis a product sums.
 
     int8: w = v * s with one float32 scale for each output channel (row), s = max |w| / 127.
+    fp8: the same with v in float8_e4m3fn, s = max |w| / 448.
     int4: w = v * s with one float16 scale for each `GROUP` neighbours of a row, v in -8..7; the scale has the sign that
     puts the largest weight at -8. Two values lie in one byte, so a weight takes 4 + 16 / GROUP = 4.25 bits; rows that
     are no whole groups are filled up with zeros.
@@ -35,12 +43,13 @@ class QuantizedWeight(nn.Module):
         self.form, self.dtype, self.shape = form, weight.dtype, weight.shape
         *rows, width = weight.shape
         groups = -(-width // GROUP)
-        if form == "int8":
-            values = torch.empty(*rows, width, dtype=torch.int8, device=weight.device)
-            scale = torch.empty(*rows, 1, dtype=torch.float32, device=weight.device)
-        else:
+        if form == "int4":
             values = torch.empty(*rows, groups * GROUP // 2, dtype=torch.uint8, device=weight.device)
             scale = torch.empty(*rows, groups, dtype=torch.float16, device=weight.device)
+        else:
+            bits8 = torch.int8 if form == "int8" else torch.float8_e4m3fn
+            values = torch.empty(*rows, width, dtype=bits8, device=weight.device)
+            scale = torch.empty(*rows, 1, dtype=torch.float32, device=weight.device)
         if not weight.is_meta:
             pack(weight, form, values, scale)
         self.register_buffer("values", values)
@@ -66,28 +75,31 @@ class QuantizedWeight(nn.Module):
         return self._floats(self.values, self.scale)
 
     def _floats(self, values: Tensor, scale: Tensor) -> Tensor:
-        if self.form == "int8":
-            return unpack_int8(values, scale).to(self.dtype)
-        return unpack_int4(values, scale)[..., : self.shape[-1]].to(self.dtype)
+        if self.form == "int4":
+            return unpack_int4(values, scale)[..., : self.shape[-1]].to(self.dtype)
+        return (unpack_int8 if self.form == "int8" else unpack_fp8)(values, scale).to(self.dtype)
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer whose weight is small; the bias is kept."""
+    """A linear layer whose weight is small; the bias is kept. In fp8 the activations become float8 too."""
 
     def __init__(self, linear: nn.Linear, form: Format) -> None:
         super().__init__()
         self.weight = QuantizedWeight(linear.weight.detach(), form)
         self.bias = linear.bias
+        self.multiplies = form == "fp8" and all(width % FP8_WIDTHS == 0 for width in linear.weight.shape)
 
     def forward(self, x: Float[Tensor, "*batch I"]) -> Float[Tensor, "*batch O"]:
         """x W^T + b."""
+        if self.multiplies:
+            return multiply_fp8(x, self.weight.values, self.weight.scale, self.bias)
         return F.linear(x, self.weight.dequantize(), self.bias)
 
 
 def pack(weight: Float[Tensor, "... O I"], form: Format, values: Tensor, scale: Tensor) -> None:
     """Fill `values` and `scale`, which are there already, a few rows at a time: the weight is never there twice."""
     at_once = max(1, _PIECE // weight.shape[-1])
-    pack_rows = pack_int8 if form == "int8" else pack_int4
+    pack_rows = {"int8": pack_int8, "fp8": pack_fp8, "int4": pack_int4}[form]
     flat = (tensor.flatten(0, -2).split(at_once) for tensor in (weight, values, scale))
     for rows, values_there, scale_there in zip(*flat, strict=True):
         packed, scales = pack_rows(rows)
@@ -105,6 +117,33 @@ def pack_int8(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
 def unpack_int8(values: Tensor, scale: Tensor) -> Float[Tensor, "... O I"]:
     """The inverse of `pack_int8`, in float32."""
     return values * scale
+
+
+def pack_fp8(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
+    """float8 values (..., O, I) and float32 scales (..., O, 1): the largest of a row becomes 448, none exceeds it.
+
+    A scale is a normal number at least, so rows of zeros, or of nearly nothing, become zeros.
+    """
+    largest = weight.abs().amax(-1, keepdim=True).float()
+    scale = (largest / FP8_LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+    return (weight / scale).to(torch.float8_e4m3fn), scale
+
+
+def unpack_fp8(values: Tensor, scale: Tensor) -> Float[Tensor, "... O I"]:
+    """The inverse of `pack_fp8`, in float32."""
+    return values.to(torch.float32).mul_(scale)
+
+
+def multiply_fp8(
+    x: Float[Tensor, "*batch I"], values: Tensor, scale: Tensor, bias: Float[Tensor, " O"] | None
+) -> Float[Tensor, "*batch O"]:
+    """x W^T + b for W = `values` (O, I) * `scale` (O, 1), both factors in float8; every row of x has its own scale.
+
+    Sums are float32. Raises RuntimeError where the device has no such product.
+    """
+    rows, row_scale = pack_fp8(x.reshape(-1, x.shape[-1]).contiguous())
+    made = torch._scaled_mm(rows, values.t(), row_scale, scale.t(), bias, out_dtype=x.dtype)
+    return made.view(*x.shape[:-1], values.shape[0])
 
 
 def pack_int4(weight: Float[Tensor, "... O I"]) -> tuple[Tensor, Tensor]:
