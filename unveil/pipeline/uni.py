@@ -111,8 +111,9 @@ class Uni:
         With `thinking` the model writes a plan in words first. With `codes` of an earlier result, those that `keep`
         marks, or that `vary` does not mark, stay exactly as they are; in a larger picture all of them, placed at
         (row, column) `at`. Options: num_inference_steps, guidance_scale, height, width, solver_steps,
-        decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError, WeightsError for
-        codes of other weights, and GenerationError when a plan comes to no picture.
+        decoder_guidance, temperature, top_k, top_p, threshold; sprint, text_keep_ratio, image_keep_ratio (the result
+        is then `approximate`). Raises PromptError, RequestError, WeightsError for codes of other weights, and
+        GenerationError when a plan comes to no picture.
         """
         earlier, watch = [Earlier(codes, keep, vary, at)], self._watch(trace)
         return generate_around(self.parts, [prompt], [seed], earlier, options, watch, thinking=thinking)[0]
