@@ -9,7 +9,9 @@ from PIL import Image
 
 from unveil.errors import PictureError, RequestError, UnveilError, WeightsError
 from unveil.metadata import read_codes, read_recipe
-from unveil.pipeline.pins import marked_cells
+from unveil.pipeline.images import edit_within, generate_around
+from unveil.pipeline.pins import Earlier, marked_cells
+from unveil.pipeline.watch import Watch
 
 DRAW = {"temperature": 1.0}
 LEFT = np.zeros((8, 8), dtype=bool)
@@ -157,6 +159,84 @@ def test_an_edit_refuses_a_mask_of_all_of_nothing_or_of_another_size(uni):
     for cells, why in ((LEFT | True, "no cell is kept"), (LEFT & False, "nothing is left"), (LEFT[:4], "8 rows of 8")):
         with pytest.raises(RequestError, match=why):
             uni.edit_image(noise(0), "make it red", mask=cells)
+
+
+def apart(a, b):
+    """The largest difference of two pictures in a pixel: 1 is rounding, pictures of other codes have much more."""
+    return int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
+
+
+def test_in_a_batch_each_picture_keeps_what_it_keeps_alone(uni, first):
+    right, prompts, seeds = ~LEFT, ["two blue fish", "a fish", "two blue fish", "a tree"], [6, 7, 6, 8]
+    given = {"codes": [first, first.codes, first, None], "keep": [LEFT, None, right, None]}
+    given["vary"] = [None, right, None, None]
+    rows = [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)]
+    alone = [uni.generate_image(p, seed=s, **row, **DRAW) for p, s, row in zip(prompts, seeds, rows, strict=True)]
+    earlier = Earlier.each(4, **given, at=None)
+    together = generate_around(uni.parts, prompts, seeds, earlier, DRAW, Watch())
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.codes, b.codes) and a.recipe == b.recipe
+    for r, kept in zip(together, (LEFT, LEFT, right), strict=False):
+        assert np.array_equal(r.codes.numpy()[kept], first.codes.numpy()[kept])
+    assert len({tuple(r.codes.flatten().tolist()) for r in together}) == 4
+    images = uni.generate_images(prompts, seeds, **given, **DRAW)
+    assert all(apart(image, r.image) <= 1 for image, r in zip(images, alone, strict=True))
+    assert apart(images[0], alone[2].image) > 3
+
+
+def test_one_set_of_pins_goes_for_all_of_a_batch(uni, first, tmp_path):
+    where = {"codes": first.save(tmp_path / "a.png"), "vary": ~LEFT, "at": (2, 1), "height": 160, "width": 160}
+    images = uni.generate_images(["a fish", "a tree"], [1, 2], **where, **DRAW)
+    alone = [uni.generate_image(p, seed=s, **where, **DRAW) for p, s in (("a fish", 1), ("a tree", 2))]
+    assert all(apart(image, r.image) <= 1 for image, r in zip(images, alone, strict=True))
+    places = [(2, 1), (0, 0)]
+    placed = uni.generate_images(["a fish", "a tree"], [1, 2], **{**where, "at": places}, **DRAW)
+    alone[1] = uni.generate_image("a tree", seed=2, **{**where, "at": (0, 0)}, **DRAW)
+    assert all(apart(image, r.image) <= 1 for image, r in zip(placed, alone, strict=True))
+    assert apart(placed[1], images[1]) > 3
+
+
+def test_pictures_drawn_together_are_as_large_as_what_they_keep(uni, first):
+    wide = uni.generate_image("a fish", seed=1, codes=first, width=192, **DRAW)
+    keep = np.ones((8, 12), dtype=bool)
+    keep[:, :2] = False
+    images = uni.generate_images(["a", "b"], [1, 2], codes=wide, keep=keep, **DRAW)
+    assert [image.size for image in images] == [(192, 128)] * 2
+    for codes, sizes in (([first, wide], "8x8 and 8x12"), ([None, wide], "8x8 and 8x12")):
+        with pytest.raises(RequestError, match=f"one size, not {sizes} codes; give height and width"):
+            uni.generate_images(["a", "b"], [1, 2], codes=codes)
+
+
+def test_in_a_batch_of_edits_each_has_its_mask(uni):
+    pictures, words, seeds = [noise(0), noise(1), noise(0)], ["make it red"] * 3, [9, 9, 9]
+    masks, settings = [LEFT, None, painted(~LEFT, 16)], uni._edit_settings(DRAW)
+    together = edit_within(uni.parts, pictures, words, seeds, masks, settings, Watch())
+    alone = [uni.edit_image(p, words[0], seed=9, mask=m, **DRAW) for p, m in zip(pictures, masks, strict=True)]
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.codes, b.codes) and a.recipe == b.recipe
+    source = uni.tokenize(noise(0))
+    assert torch.equal(together[0].codes[:, 4:], source[:, 4:]) and torch.equal(together[2].codes[:, :4], source[:, :4])
+    images = uni.edit_images(pictures, words, seeds, mask=masks, **DRAW)
+    assert all(apart(image, r.image) <= 1 for image, r in zip(images, alone, strict=True))
+    same = uni.edit_images(pictures[::2], words[:2], seeds[:2], mask=LEFT, **DRAW)
+    assert all(apart(image, alone[0].image) <= 1 for image in same) and apart(images[2], same[1]) > 3
+
+
+def test_a_batch_with_more_of_one_thing_than_of_another_is_refused(uni, first):
+    for given, why in (
+        ({"codes": [first]}, "codes is a list of 1 for 2 pictures; give one for each"),
+        ({"codes": first, "keep": LEFT.tolist()}, "keep is a list of 8 for 2 pictures"),
+        ({"codes": first, "keep": LEFT[:2].tolist()}, "8 rows of 8 cells"),  # two rows are not two masks
+        ({"codes": [first, None], "keep": LEFT}, "give its codes as well"),
+    ):
+        with pytest.raises(RequestError, match=why):
+            uni.generate_images(["a", "b"], [1, 2], **given)
+    with pytest.raises(RequestError, match="2 prompts and 1 seeds; a batch has one of each"):
+        uni.generate_images(["a", "b"], [1])
+    with pytest.raises(RequestError, match="mask is a list of 2 for 1 pictures"):
+        uni.edit_images([noise(0)], ["a"], [1], mask=[LEFT, LEFT])
+    with pytest.raises(RequestError, match="1 pictures and 2 instructions and 1 seeds"):
+        uni.edit_images([noise(0)], ["a", "b"], [1])
 
 
 def test_codes_of_other_weights_another_grid_or_another_book_are_refused(uni, first, tmp_path):

@@ -117,6 +117,12 @@ def test_a_saved_picture_replays_to_the_same_pixels(uni, drawn, tmp_path):
     assert uni.replay(recipe).image.tobytes() == drawn.image.tobytes()
 
 
+def test_a_recipe_from_before_there_was_turbo_and_sprint_replays(uni, drawn):
+    later = ("turbo", "sprint", "text_keep_ratio", "image_keep_ratio")
+    old = {name: value for name, value in drawn.recipe.settings.items() if name not in later}
+    assert uni.replay(dataclasses.replace(drawn.recipe, settings=old)).image.tobytes() == drawn.image.tobytes()
+
+
 def test_an_edit_replays_without_its_source_picture(uni, tmp_path):
     result = uni.edit_image(noise(0), "make it red", seed=9, **DRAW)
     assert result.recipe.source == uni.tokenize(noise(0)).tolist()

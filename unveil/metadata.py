@@ -10,7 +10,7 @@ from unveil.errors import PictureError
 from unveil.pictures import read_texts
 from unveil.version import VERSION
 
-Setting = int | float | bool | list[int] | None
+Setting = int | float | bool | str | list[int] | None
 _CHANGED = "its text chunks were changed; only a PNG as unveil wrote it works"
 
 

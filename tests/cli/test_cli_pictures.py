@@ -2,10 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from unveil.errors import RequestError
+from unveil.pipeline.draw import prompted
+from unveil.pipeline.settings import PictureSettings, Streams
+from unveil.sampling import Loop, Sprint, generate_codes
 
 
 @pytest.fixture
@@ -57,6 +63,56 @@ def test_traces_are_written_for_pictures_and_words(unveil, model_directory, tmp_
     with Image.open(gif) as shown:
         assert shown.n_frames > 4
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_sprint_by_either_rule_is_the_loops_and_says_approximate(unveil, uni, model_directory, tmp_path):
+    parts, shares, found = uni.parts, {"text_keep_ratio": 0.4, "image_keep_ratio": 0.2}, {}
+    asked = ("--seed", 7, "--temperature", 1, "--steps", 8, "--model", model_directory)
+    keep = ("--text-keep-ratio", 0.4, "--image-keep-ratio", 0.2)
+    for name, more in {"exact": (), "official": keep, "paper": keep, "paper, shares of its own": ()}.items():
+        path, rule = tmp_path / f"{name}.png", name.split(",")[0]
+        how = () if name == "exact" else ("--sprint", rule, *more)
+        said = json.loads(unveil("generate", "a red star", "-o", path, *asked, *how, "--json").out)
+        assert said["approximate"] is (name != "exact")
+        line = unveil("generate", "a red star", "-o", path, *asked, *how, "-q").out.rstrip("\n")
+        assert line.endswith("approximate") is (name != "exact")
+        settings = PictureSettings.of(parts.config, parts.layout, {"num_inference_steps": 8, "temperature": 1.0})
+        (drawing,) = prompted(parts, ["a red star"], settings)
+        policy = settings.policy(parts.config.backbone.block_size)
+        if name != "exact":
+            policy = replace(policy, sprint=Sprint(rule=rule, **(shares if more else {})))
+        found[name] = generate_codes(
+            Loop(parts.backbone, parts.layout), [drawing.prefix], parts.layout, grid=settings.grid, policy=policy,
+            branches=[drawing.branches], guidance=settings.simple_guidance, generators=[Streams.of(7).tokens],
+        )[0]  # fmt: skip
+        assert np.array_equal(codes_of(path), found[name].numpy()), name
+    assert len({tuple(codes.flatten().tolist()) for codes in found.values()}) == 4
+
+
+def test_a_picture_by_sprint_replays_and_keeps_pins(unveil, model_directory, tmp_path, star):
+    first, again, model = tmp_path / "a.png", tmp_path / "b.png", ("--model", model_directory)
+    masked = Image.new("L", (8, 8))
+    masked.paste(255, (0, 0, 4, 8))
+    masked.save(tmp_path / "m.png")
+    how = ("--seed", 8, "--sprint", "paper", "--image-keep-ratio", 0.3, "--codes", star, "--keep", tmp_path / "m.png")
+    assert unveil("generate", "a fish", "-o", first, *how, *model).code == 0
+    assert unveil("replay", first, "-o", again, *model).code == 0
+    assert again.read_bytes() == first.read_bytes()
+    assert np.array_equal(codes_of(first)[:, :4], codes_of(star)[:, :4])
+
+
+def test_sprint_that_cannot_be_is_refused(refused, uni, model_directory, tmp_path):
+    ask = ("generate", "a", "-o", tmp_path / "a.png", "--model", model_directory)
+    assert "--sprint" in refused(*ask, "--sprint", "mine")
+    assert "choose its rule as well: official, paper" in refused(*ask, "--text-keep-ratio", 0.5)
+    assert "image_keep_ratio must be a number from 0 to 1, not 2" in refused(
+        *ask, "--sprint", "paper", "--image-keep-ratio", 2
+    )
+    assert "leave out sprint" in refused(*ask, "--sprint", "paper", "--memory", "4GB")
+    with pytest.raises(RequestError, match="no rule of SPRINT named 'mine'"):
+        uni.generate_image("a", sprint="mine")
+    with pytest.raises(RequestError, match="leave out sprint"):
+        uni.generate_interleaved("a", sprint="paper")
 
 
 def test_a_preview_file_shows_the_codes_as_patches(unveil, refused, model_directory, tmp_path, star):

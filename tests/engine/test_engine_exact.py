@@ -1,5 +1,6 @@
 """The engine gives the tokens of the plain loop, alone and in company; its scores differ by roundings at most."""
 
+import random
 from copy import deepcopy
 from dataclasses import replace
 
@@ -77,6 +78,43 @@ def test_requests_of_all_tasks_that_come_and_go_give_what_each_gives_alone(backb
         for _ in range(steps):
             engine.step()
     assert [handle.tokens() for handle in handles] == [plainly(backbone, layout, drawn) for drawn in everyone]
+
+
+def changed_by_company(backbone, layout, numbered, count, **more):
+    """Of requests number 0 to `count`, how many get other tokens among others than alone; also how many were cancelled.
+
+    They come in batches of 2 to 16, in any order and slot, while others run; strangers are cancelled half-way.
+    """
+    chance, waiting, found, cancelled = random.Random(0), list(range(count)), {}, 0
+    chance.shuffle(waiting)
+    while waiting:
+        room = chance.randint(2, 16)
+        group, waiting = waiting[:room], waiting[room:]
+        engine, handles = Engine(backbone, layout, batch=room), {}
+        strangers = [count + chance.randrange(10**6) for _ in range(chance.randint(1, 4))]
+        arriving = [*group, *strangers]
+        chance.shuffle(arriving)
+        for number in arriving:
+            handles[number] = engine.submit(numbered(number, priority=chance.randint(0, 3), **more))
+            for _ in range(chance.choice([0, 0, 1, 2])):
+                engine.step()
+        for number in strangers:
+            cancelled += any(filling.handle is handles[number] for filling in engine.running)
+            handles[number].cancel()
+            engine.step()
+        found |= {number: handles[number].tokens() for number in group}
+    alone = {n: Engine(backbone, layout).submit(numbered(n)).tokens() for n in range(count)}
+    return sum(found[number] != alone[number] for number in range(count)), cancelled
+
+
+def test_two_hundred_requests_give_alone_what_they_give_in_batches_that_come_and_go(backbone, layout, numbered):
+    changed, cancelled = changed_by_company(backbone, layout, numbered, 200)
+    assert changed == 0 and cancelled > 10
+
+
+def test_with_one_generator_for_all_they_do_not_so_the_test_above_can_see_it(backbone, layout, numbered):
+    generator = torch.Generator().manual_seed(0)
+    assert changed_by_company(backbone, layout, numbered, 30, generator=generator)[0] > 5
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,5 +1,6 @@
 """What goes wrong with one request stays with it; limits say their numbers; what is let go is freed."""
 
+import random
 import threading
 from dataclasses import replace
 
@@ -41,7 +42,11 @@ class Faulty:
         poisoned = bool((tokens == POISON).any())
         if self.fault == "raise" and poisoned:
             raise ValueError("a kernel failed")
+        if self.fault == "memory of one" and poisoned:
+            raise torch.OutOfMemoryError("CUDA out of memory")
         states = self.model.packed(tokens, positions, segments, tile)
+        if self.fault == "spill" and poisoned:  # what must never happen: it reaches the others
+            states = states + 1.0
         if self.fault == "nan":  # the rows of the poisoned lines alone
             rows, at = 0, 0
             for segment in segments:
@@ -76,6 +81,49 @@ def test_a_poisoned_request_fails_alone(backbone, layout, fault, kind):
     assert [isinstance(f, kind) for f in found] == [i in (0, 4) for i in range(9)]
     assert [f for i, f in enumerate(found) if i not in (0, 4)] == [s for i, s in enumerate(solo) if i not in (0, 4)]
     assert engine.cache_bytes == 0 and not engine.running
+
+
+def harmed(backbone, layout, numbered, fault, batches):
+    """Of the neighbours of one poisoned request, in that many mixed batches, how many differ from what they are alone.
+
+    Also how many there were, and in how many batches the poisoned one failed. What a neighbour gives are its tokens and
+    the confidence of every denoise step.
+    """
+    differ = neighbours = failed = 0
+    for number in range(batches):
+        chance = random.Random(number)
+        count = chance.randint(2, 9)
+        bad, alone, together = chance.randrange(count), [[] for _ in range(count)], [[] for _ in range(count)]
+        engine = Engine(Faulty(backbone, fault), layout, batch=chance.randint(2, 9), batch_invariant=True)
+        handles = []
+        for i, heard in enumerate(together):
+            poison = POISON if i == bad else None
+            handles.append(engine.submit(numbered(100 * number + i, poison=poison, on_step=heard.append)))
+            for _ in range(chance.choice([0, 0, 1, 2])):  # some join later
+                engine.step()
+        found = [tokens_of(handle) for handle in handles]
+        failed += isinstance(found[bad], Exception)
+        for i, heard in enumerate(alone):
+            if i != bad:
+                request = numbered(100 * number + i, on_step=heard.append)
+                same = Engine(backbone, layout, batch_invariant=True).submit(request).tokens() == found[i]
+                steps = [[event.confidence for event in events] for events in (heard, together[i])]
+                same = same and len(steps[0]) == len(steps[1]) and all(map(torch.equal, *steps))
+                neighbours, differ = neighbours + 1, differ + (not same)
+        assert engine.cache_bytes == 0 and not engine.running
+    return differ, neighbours, failed
+
+
+@pytest.mark.parametrize("fault", ["nan", "raise", "memory of one"])
+@pytest.mark.parametrize("batches", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_in_mixed_batches_a_poisoned_request_harms_no_neighbour(backbone, layout, numbered, fault, batches):
+    differ, neighbours, failed = harmed(backbone, layout, numbered, fault, batches)
+    assert (differ, failed) == (0, batches) and neighbours > 3 * batches
+
+
+def test_a_fault_that_reaches_the_neighbours_is_seen_by_the_test_above(backbone, layout, numbered):
+    differ, neighbours, failed = harmed(backbone, layout, numbered, "spill", 10)
+    assert differ > neighbours // 2 and failed == 0
 
 
 def test_a_listener_that_raises_fails_its_own_request(backbone, layout):

@@ -23,6 +23,9 @@ def generate(
     guidance: options.Guidance = None,
     solver_steps: options.SolverSteps = None,
     temperature: options.Temperature = None,
+    sprint: options.Sprint = None,
+    text_keep_ratio: options.TextKeepRatio = None,
+    image_keep_ratio: options.ImageKeepRatio = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     codes: options.Codes = None,
@@ -60,6 +63,9 @@ def generate(
             guidance_scale=guidance,
             solver_steps=solver_steps,
             temperature=temperature,
+            sprint=sprint,
+            text_keep_ratio=text_keep_ratio,
+            image_keep_ratio=image_keep_ratio,
             height=height,
             width=width,
         )
@@ -95,7 +101,8 @@ def save_picture(result: "ImageResult", output: Path, trace: Path | None, as_jso
         return
     if result.thinking is not None:
         note(f"plan: {result.thinking}")
-    say(f"{output}  seed {result.seed}  {result.seconds:.1f} s")
+    label = "  approximate" if result.approximate else ""
+    say(f"{output}  seed {result.seed}  {result.seconds:.1f} s{label}")
 
 
 def describe(result: "ImageResult", file: Path) -> dict[str, object]:
@@ -106,6 +113,7 @@ def describe(result: "ImageResult", file: Path) -> dict[str, object]:
         "steps": settings["steps"],
         "guidance": settings["guidance"],
         "solver_steps": settings["solver_steps"],
+        "approximate": result.approximate,
         "seconds": round(result.seconds, 3),
         "width": result.image.width,
         "height": result.image.height,

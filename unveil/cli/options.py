@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 Kind = Literal["normal", "turbo"]
+Rule = Literal["official", "paper"]
 Precision = Literal["float32", "bfloat16", "float16", "int8", "fp8", "int4"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8", "int4"]
 
@@ -15,6 +16,16 @@ Guidance = Annotated[float | None, typer.Option("--guidance", help="How strongly
 ImageGuidance = Annotated[float | None, typer.Option("--image-guidance", help="How strongly the old picture counts.")]
 SolverSteps = Annotated[int | None, typer.Option("--solver-steps", help="Steps from noise to pixels.")]
 Temperature = Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")]
+Sprint = Annotated[
+    Rule | None,
+    typer.Option("--sprint", help="Approximate: prune what later steps see, by this rule."),
+]
+TextKeepRatio = Annotated[
+    float | None, typer.Option("--text-keep-ratio", help="With --sprint: the share of finished text that is left.")
+]
+ImageKeepRatio = Annotated[
+    float | None, typer.Option("--image-keep-ratio", help="With --sprint: the share of finished codes that is left.")
+]
 Model = Annotated[str, typer.Option("--model", help="A model inside the package, or a directory.")]
 AnyModel = Annotated[str, typer.Argument(metavar="MODEL", help="A model inside the package, or a directory.")]
 Decoder = Annotated[Kind, typer.Option("--decoder", help="Of a released model: normal, or turbo (8 solver steps).")]

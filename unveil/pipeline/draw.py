@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 
 from unveil.diffusion.guidance import Guidance
+from unveil.errors import RequestError
 from unveil.pipeline.inputs import Entering, by_length, check_room, ready, rows_of
 from unveil.pipeline.pins import Pins
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch
-from unveil.sampling import Allowed, Stop, generate_codes, generate_text, think
+from unveil.sampling import Allowed, Loop, Stop, generate_codes, generate_text, think
+from unveil.sampling.loop import Filler
 from unveil.sampling.render import render
 from unveil.shapes import Int, Tensor
 from unveil.trace import Stage, picture_stage, word_stage
@@ -119,7 +121,7 @@ def draw(
     for at in by_length([drawing.prefix for drawing in drawings], rows_of(parts)):
         given = [_given(drawings[i].pins, settings.grid, parts) for i in at]
         codes = generate_codes(
-            ready(parts, watch.engine),
+            _filler(parts, settings, watch),
             [drawings[i].prefix for i in at],
             parts.layout,
             grid=settings.grid,
@@ -137,6 +139,15 @@ def draw(
                 so_far = (*so_far, picture_stage(watch.events, row, mask, settings.grid, image, given[row]))
             out[i] = Drawn(image, codes[row], so_far, drawings[i].plan, drawings[i].pins)
     return [out[i] for i in range(len(drawings))]
+
+
+def _filler(parts: Parts, settings: PictureSettings, watch: Watch) -> Filler:
+    """The engine; with SPRINT, which is not exact, the plain loop."""
+    if settings.sprint is None:
+        return ready(parts, watch.engine)
+    if parts.residency is not None:
+        raise RequestError("memory is planned for the exact engine; leave out sprint, or do not plan memory")
+    return Loop(parts.backbone, parts.layout, parts.enter("backbone"))
 
 
 def _given(pins: Pins | None, grid: tuple[int, int], parts: Parts) -> list[int]:

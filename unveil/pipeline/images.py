@@ -4,16 +4,52 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from unveil.errors import RequestError
 from unveil.metadata import Recipe
+from unveil.pictures import PictureInput, load_picture
 from unveil.pipeline.draw import Drawn, draw, edited, pinned, planned, prompted
-from unveil.pipeline.inputs import checked_text
-from unveil.pipeline.pins import Pins
+from unveil.pipeline.inputs import checked_text, tokenize
+from unveil.pipeline.pins import Earlier, MaskInput, Pins, keep_outside, place_earlier
 from unveil.pipeline.results import ImageResult
-from unveil.pipeline.settings import PictureSettings, Streams, checked_seed
+from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, checked_seed
 from unveil.pipeline.watch import Watch
 from unveil.shapes import Int, Tensor
 from unveil.trace import Trace
 from unveil.weights.read import Parts
+
+
+def generate_around(
+    parts: Parts,
+    prompts: Sequence[str],
+    seeds: Sequence[int | None],
+    earlier: Sequence[Earlier],
+    options: PictureOptions,
+    watch: Watch,
+    *,
+    thinking: bool = False,
+) -> list[ImageResult]:
+    """A picture of each prompt, around what stays of the earlier picture that its request names."""
+    settings, pins = place_earlier(earlier, options, parts.config, parts.layout, parts.hash, thinking=thinking)
+    return generate(parts, prompts, seeds, settings, watch, pins)
+
+
+def edit_within(
+    parts: Parts,
+    images: Sequence[PictureInput],
+    instructions: Sequence[str],
+    seeds: Sequence[int | None],
+    masks: Sequence[MaskInput | None],
+    settings: PictureSettings,
+    watch: Watch,
+) -> list[ImageResult]:
+    """Each picture changed as its instruction says; where it has a mask, only what that marks."""
+    pictures = [load_picture(image) for image in images]
+    codes = tokenize(parts, pictures)
+    pins = [
+        None if mask is None else keep_outside(old, mask, picture, parts.config)
+        for old, mask, picture in zip(codes, masks, pictures, strict=True)
+    ]
+    return edit(parts, codes, instructions, seeds, settings, watch, pins)
 
 
 def generate(
@@ -25,6 +61,7 @@ def generate(
     pins: Sequence[Pins | None] = (),
 ) -> list[ImageResult]:
     """A picture of each prompt; with pins around what is kept of earlier pictures."""
+    _one_each(prompts=prompts, seeds=seeds)
     start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
     said = [checked_text(prompt, "prompt") for prompt in prompts]
     parts.require("code_embedding", "decoder", "vae")
@@ -49,6 +86,7 @@ def edit(
     pins: Sequence[Pins | None] = (),
 ) -> list[ImageResult]:
     """Each picture changed as its instruction says; with pins around what is kept of it."""
+    _one_each(pictures=sources, instructions=instructions, seeds=seeds)
     start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
     said = [checked_text(text, "instruction") for text in instructions]
     drawings = pinned(edited(parts, sources, said, settings), pins)
@@ -64,6 +102,13 @@ def edit(
 def recipe_of(parts: Parts, task: str, prompt: str, seed: int, settings: PictureSettings) -> Recipe:
     """What a picture depends on."""
     return Recipe(task, prompt, seed, settings.plain(), parts.hash)
+
+
+def _one_each(**given: Sequence[object] | Tensor) -> None:
+    """Raise RequestError unless a batch has as many of everything."""
+    counts = [f"{len(items)} {name}" for name, items in given.items()]
+    if len({len(items) for items in given.values()}) > 1:
+        raise RequestError(f"{' and '.join(counts)}; a batch has one of each for every picture")
 
 
 def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, watch: Watch) -> list[ImageResult]:

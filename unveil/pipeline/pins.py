@@ -8,7 +8,7 @@ c d             0 1      .  .  d  .
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from unveil.metadata import read_codes
 from unveil.pictures import PictureInput, load_picture
 from unveil.pipeline.inputs import fit_picture
 from unveil.pipeline.results import ImageResult
-from unveil.pipeline.settings import PictureOptions
+from unveil.pipeline.settings import PictureOptions, PictureSettings
 from unveil.shapes import Bool, Int, Tensor
 from unveil.vocab.layout import Layout
 
@@ -28,6 +28,34 @@ CodesInput: TypeAlias = ImageResult | Int[Tensor, "h w"] | str | Path
 """Codes of an earlier picture: the result, its codes, or the PNG it was saved to."""
 MaskInput: TypeAlias = PictureInput | np.ndarray | Tensor | Sequence[Sequence[bool]]
 """Cells: True or 1 in an array (rows, columns), or what is more white than black in a picture."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a request says of an earlier picture, as `keep_codes` takes it; without codes there is none."""
+
+    codes: CodesInput | None = None
+    keep: MaskInput | None = None
+    vary: MaskInput | None = None
+    at: tuple[int, int] | None = None  # (row, column)
+
+    def __post_init__(self) -> None:
+        if self.codes is None and not (self.keep is None and self.vary is None and self.at is None):
+            raise RequestError("keep, vary and at say what to do with an earlier picture; give its codes as well")
+
+    @classmethod
+    def each(
+        cls,
+        count: int,
+        codes: CodesInput | list[CodesInput | None] | None,
+        keep: MaskInput | list[MaskInput | None] | None,
+        vary: MaskInput | list[MaskInput | None] | None,
+        at: tuple[int, int] | list[tuple[int, int] | None] | None,
+    ) -> list[Self]:
+        """Those of a batch: of each argument one for all, or a list with one for each."""
+        names, given = ("codes", "keep", "vary", "at"), (codes, keep, vary, at)
+        columns = [for_each(name, value, count) for name, value in zip(names, given, strict=True)]
+        return [cls(*row) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -84,10 +112,48 @@ def check_codes(codes: Int[Tensor, "h w"], layout: Layout) -> Int[Tensor, "h w"]
     return codes.long().cpu()
 
 
-def of_size(options: PictureOptions, codes: Int[Tensor, "h w"], config: ModelConfig) -> PictureOptions:
-    """The options of a picture as large as the codes, unless they say another size."""
-    h, w = (side * config.picture_scale for side in codes.shape)
+def for_each(name: str, value: object, count: int) -> list[Any]:
+    """One value for each request: those of a list (None where there is none), anything else for all of them."""
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise RequestError(
+            f"{name} is a list of {len(value)} for {count} pictures; give one for each, or one for all that is no list"
+        )
+    return value
+
+
+def place_earlier(
+    earlier: Sequence[Earlier],
+    options: PictureOptions,
+    config: ModelConfig,
+    layout: Layout,
+    weights: str,
+    *,
+    thinking: bool = False,
+) -> tuple[PictureSettings, list[Pins | None]]:
+    """The settings of a batch, and what stays of the earlier picture of each request; None where there is none.
+
+    Raises RequestError where earlier pictures have several sizes and the options say none, and as `earlier_codes`
+    and `keep_codes` do.
+    """
+    old = [None if e.codes is None else earlier_codes(e.codes, weights, layout) for e in earlier]
+    settings = PictureSettings.of(config, layout, of_size(options, old, config), thinking=thinking)
+    pins = [
+        None if codes is None else keep_codes(codes, settings.grid, keep=e.keep, vary=e.vary, at=e.at)
+        for codes, e in zip(old, earlier, strict=True)
+    ]
+    return settings, pins
+
+
+def of_size(options: PictureOptions, old: Sequence[Int[Tensor, "h w"] | None], config: ModelConfig) -> PictureOptions:
+    """The options of pictures as large as the earlier ones (the default size for None), unless they say another."""
     height, width = options.get("height"), options.get("width")
+    sizes = {config.sampling.grid if codes is None else (codes.shape[0], codes.shape[1]) for codes in old}
+    if len(sizes) > 1 and (height is None or width is None):
+        several = " and ".join(f"{h}x{w}" for h, w in sorted(sizes))
+        raise RequestError(f"pictures drawn together have one size, not {several} codes; give height and width")
+    h, w = (side * config.picture_scale for side in (sizes or {config.sampling.grid}).pop())
     return options | {"height": h if height is None else height, "width": w if width is None else width}
 
 

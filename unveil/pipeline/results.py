@@ -26,6 +26,11 @@ class ImageResult:
     thinking: str | None = None  # the plan in words, when one was asked for
     trace: Trace | None = None
 
+    @property
+    def approximate(self) -> bool:
+        """Whether SPRINT pruned what the model saw; else the codes are those of the exact loop."""
+        return self.recipe.settings.get("sprint") is not None
+
     def save(self, path: str | Path) -> Path:
         """Write a picture file; a PNG carries recipe and codes. Raises OutputError when it cannot be written."""
         target = Path(path)

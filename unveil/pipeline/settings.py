@@ -13,7 +13,8 @@ from unveil.config import ModelConfig
 from unveil.diffusion.guidance import Guidance
 from unveil.errors import RequestError
 from unveil.metadata import Setting
-from unveil.sampling import Draw, Order, Policy, Quota
+from unveil.sampling import Draw, Order, Policy, Quota, Sprint
+from unveil.sampling.sprint import Rule
 from unveil.vocab.grid import check_grid, grid_of_pixels
 from unveil.vocab.layout import Layout
 
@@ -35,6 +36,9 @@ class PictureOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     threshold: float | None  # positions surer than this do not wait for their turn
+    sprint: Rule | None  # approximate: later denoise steps of a block see a pruned prefix; see `Sprint`
+    text_keep_ratio: float | None  # with sprint: the share of finished text, and of codes, that is left
+    image_keep_ratio: float | None
 
 
 class TextOptions(TypedDict, total=False):
@@ -109,6 +113,9 @@ class PictureSettings:
     whole_blocks: bool
     thinking: bool = False
     turbo: bool = False  # rendered by a decoder that has learned to arrive in a few jumps
+    sprint: Rule | None = None
+    text_keep_ratio: float | None = None
+    image_keep_ratio: float | None = None
 
     def __post_init__(self) -> None:
         _whole("the number of denoise steps", self.steps, 1, 10_000)
@@ -118,6 +125,7 @@ class PictureSettings:
         _number("rescale", self.rescale, 0, 1)
         _number("solver shift", self.solver_shift, 0.01, 100)
         _check_draw(self.threshold, self.temperature, self.top_k)
+        _check_sprint(self.sprint, self.text_keep_ratio, self.image_keep_ratio)
 
     @classmethod
     def of(
@@ -153,12 +161,16 @@ class PictureSettings:
             whole_blocks=default.whole_blocks,
             thinking=thinking,
             turbo=default.solver == "turbo",
+            sprint=options.get("sprint"),
+            text_keep_ratio=options.get("text_keep_ratio"),
+            image_keep_ratio=options.get("image_keep_ratio"),
         )
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object], config: ModelConfig, layout: Layout) -> Self:
         """The inverse of `plain`. Raises RequestError for anything it would not give: files can be changed."""
-        if set(plain) | {"turbo"} != {field.name for field in fields(cls)}:  # pictures from before it have none
+        later = {"turbo", "sprint", "text_keep_ratio", "image_keep_ratio"}  # pictures from before them have none
+        if set(plain) | later != {field.name for field in fields(cls)}:
             raise RequestError("the settings were written by another version of unveil; make the picture anew")
         made = cls(**plain)  # type: ignore[arg-type]
         if made.turbo != (config.sampling.solver == "turbo"):
@@ -195,7 +207,11 @@ class PictureSettings:
     def policy(self, block_size: int) -> Policy:
         """The same in the words of the sampling loop."""
         draw = Draw(self.temperature, self.top_k, self.top_p)
-        return Policy(Quota(self.threshold, self.steps), block_size, draw, whole_blocks=self.whole_blocks)
+        sprint, quota = None, Quota(self.threshold, self.steps)
+        if self.sprint is not None:
+            text, codes = self.text_keep_ratio, self.image_keep_ratio
+            sprint = Sprint(rule=self.sprint, text_keep_ratio=text, image_keep_ratio=codes)
+        return Policy(quota, block_size, draw, whole_blocks=self.whole_blocks, sprint=sprint)
 
 
 @dataclass(frozen=True)
@@ -263,6 +279,19 @@ def _check_draw(threshold: object, temperature: object, top_k: object) -> None:
         _number("the temperature", temperature, 0.01, 100)
     if top_k is not None:
         _whole("top_k", top_k, 1, 1_000_000)
+
+
+def _check_sprint(rule: object, *ratios: object) -> None:
+    """Raise RequestError for a rule that does not exist, and for ratios that are no shares or without a rule."""
+    if rule is not None and rule not in get_args(Rule):
+        raise RequestError(f"no rule of SPRINT named '{rule}'; there are {', '.join(get_args(Rule))}")
+    for name, ratio in zip(("text_keep_ratio", "image_keep_ratio"), ratios, strict=True):
+        if ratio is not None:
+            _number(name, ratio, 0, 1)
+            if rule is None:
+                raise RequestError(
+                    f"{name} says what SPRINT leaves; choose its rule as well: {', '.join(get_args(Rule))}"
+                )
 
 
 def _grid(config: ModelConfig, layout: Layout, height: int | None, width: int | None) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from unveil.errors import RequestError
 from unveil.metadata import Recipe
 from unveil.pipeline.draw import render_codes, shower, spoken
 from unveil.pipeline.inputs import check_room, new_engine, ready
@@ -49,6 +50,8 @@ def tell(
     parts: Parts, prompt: str, streams: Streams, settings: PictureSettings, words: TextSettings, watch: Watch
 ) -> tuple[list[Frame], tuple[Stage, ...]]:
     """The frames of a story, and how they came about (empty unless a trace was wanted)."""
+    if settings.sprint is not None:
+        raise RequestError("stories are told by the exact engine; leave out sprint")
     parts.require("code_embedding", "decoder", "vae")
     say = Prompts(parts.text, parts.layout)
     prefix, room = say.interleave(prompt), settings.rows * settings.columns

@@ -14,22 +14,13 @@ from unveil.errors import RequestError, WeightsError
 from unveil.memory.moments import Task
 from unveil.memory.plan import parse_bytes
 from unveil.metadata import Recipe
-from unveil.pictures import PictureInput, load_picture
+from unveil.pictures import PictureInput
 from unveil.pipeline.draw import render_codes
 from unveil.pipeline.find import similarity
 from unveil.pipeline.fit import Budget, Placed, choose_precision, place_parts
-from unveil.pipeline.images import edit, generate, recipe_of
+from unveil.pipeline.images import edit, edit_within, generate, generate_around, recipe_of
 from unveil.pipeline.inputs import checked_text, new_engine, tokenize
-from unveil.pipeline.pins import (
-    CodesInput,
-    MaskInput,
-    Pins,
-    check_codes,
-    earlier_codes,
-    keep_codes,
-    keep_outside,
-    of_size,
-)
+from unveil.pipeline.pins import CodesInput, Earlier, MaskInput, Pins, check_codes, for_each
 from unveil.pipeline.place import choose_device, model_directory, unread_model
 from unveil.pipeline.preview import Preview, code_colors, preview
 from unveil.pipeline.results import ImageResult, StoryResult, TextResult
@@ -120,19 +111,12 @@ class Uni:
         With `thinking` the model writes a plan in words first. With `codes` of an earlier result, those that `keep`
         marks, or that `vary` does not mark, stay exactly as they are; in a larger picture all of them, placed at
         (row, column) `at`. Options: num_inference_steps, guidance_scale, height, width, solver_steps,
-        decoder_guidance, temperature, top_k, top_p, threshold. Raises PromptError, RequestError, WeightsError for
-        codes of other weights, and GenerationError when a plan comes to no picture.
+        decoder_guidance, temperature, top_k, top_p, threshold; sprint, text_keep_ratio, image_keep_ratio (the result
+        is then `approximate`). Raises PromptError, RequestError, WeightsError for codes of other weights, and
+        GenerationError when a plan comes to no picture.
         """
-        config, layout = self.parts.config, self.parts.layout
-        if codes is None:
-            if keep is not None or vary is not None or at is not None:
-                raise RequestError("keep, vary and at say what to do with an earlier picture; give its codes as well")
-            settings = PictureSettings.of(config, layout, options, thinking=thinking)
-            return generate(self.parts, [prompt], [seed], settings, self._watch(trace))[0]
-        old = earlier_codes(codes, self.weights, layout)
-        settings = PictureSettings.of(config, layout, of_size(options, old, config), thinking=thinking)
-        pins = keep_codes(old, settings.grid, keep=keep, vary=vary, at=at)
-        return generate(self.parts, [prompt], [seed], settings, self._watch(trace), [pins])[0]
+        earlier, watch = [Earlier(codes, keep, vary, at)], self._watch(trace)
+        return generate_around(self.parts, [prompt], [seed], earlier, options, watch, thinking=thinking)[0]
 
     def generate_images(
         self,
@@ -140,11 +124,19 @@ class Uni:
         seeds: Sequence[int],
         *,
         thinking: bool = False,
+        codes: CodesInput | list[CodesInput | None] | None = None,
+        keep: MaskInput | list[MaskInput | None] | None = None,
+        vary: MaskInput | list[MaskInput | None] | None = None,
+        at: tuple[int, int] | list[tuple[int, int] | None] | None = None,
         **options: Unpack[PictureOptions],
     ) -> list[Image.Image]:
-        """A picture of each prompt, each with its own seed: what `generate_image` gives, faster."""
-        settings = PictureSettings.of(self.parts.config, self.parts.layout, options, thinking=thinking)
-        return [result.image for result in generate(self.parts, prompts, seeds, settings, self._watch())]
+        """A picture of each prompt, each with its own seed: what `generate_image` gives, faster.
+
+        Of codes, keep, vary and at a list has one for each prompt, or None; anything else is for all of them.
+        """
+        earlier, watch = Earlier.each(len(prompts), codes, keep, vary, at), self._watch()
+        drawn = generate_around(self.parts, prompts, seeds, earlier, options, watch, thinking=thinking)
+        return [result.image for result in drawn]
 
     def edit_image(
         self,
@@ -160,21 +152,21 @@ class Uni:
 
         Options as for `generate_image`, and image_guidance_scale.
         """
-        picture, settings = load_picture(image), self._edit_settings(options)
-        codes = tokenize(self.parts, [picture])
-        pins = None if mask is None else keep_outside(codes[0], mask, picture, self.parts.config)
-        return edit(self.parts, codes, [instruction], [seed], settings, self._watch(trace), [pins])[0]
+        settings, watch = self._edit_settings(options), self._watch(trace)
+        return edit_within(self.parts, [image], [instruction], [seed], [mask], settings, watch)[0]
 
     def edit_images(
         self,
         pictures: Sequence[PictureInput],
         instructions: Sequence[str],
         seeds: Sequence[int],
+        *,
+        mask: MaskInput | list[MaskInput | None] | None = None,
         **options: Unpack[PictureOptions],
     ) -> list[Image.Image]:
-        """Each picture changed as its instruction says, each with its own seed."""
-        codes, settings = tokenize(self.parts, pictures), self._edit_settings(options)
-        results = edit(self.parts, codes, instructions, seeds, settings, self._watch())
+        """Each picture changed as its instruction says, each with its own seed; `mask`: one for all, or a list."""
+        masks, settings = for_each("mask", mask, len(pictures)), self._edit_settings(options)
+        results = edit_within(self.parts, pictures, instructions, seeds, masks, settings, self._watch())
         return [result.image for result in results]
 
     def understand_image(
