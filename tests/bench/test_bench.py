@@ -100,12 +100,31 @@ def test_the_verb_prints_one_object_with_the_promised_keys(capsys):
         (["--rounds", "0"], "--rounds"),
         (["--requests", "1,x"], "--requests"),
         (["--codes", "99999"], "exceed the context"),
+        (["--small", "tyny"], "tiny"),
+        (["--device", "cpu"], "--device says nothing without --pareto"),
+        (["--n", "3"], "--n says nothing without --pareto"),
     ]
     + [(["--preset", "tyny"], "tiny"), (["--steps", "0"], "at least 1")],
 )
 def test_impossible_benches_say_what_can_be(options, said, capsys):
     with pytest.raises(SystemExit) as left:
         main([*SMALL, *options])
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and said in err and err.count("\n") == 1  # nothing ran, so there is no progress
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gpu", "--json"], "--json says nothing with --gpu"),
+        (["--gpu", "--memory", "4GB"], "--memory says nothing with --gpu"),
+        (["--gpu", "--pareto", "a.png"], "--gpu says nothing with --pareto"),
+        (["--pareto", "a.png", "--n", "1", "--json"], "--json says nothing with --pareto"),
+    ],
+)
+def test_what_another_kind_of_bench_would_not_heed_is_refused(options, said, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["bench", *options])
     assert left.value.code == 2 and said in capsys.readouterr().err
 
 

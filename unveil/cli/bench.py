@@ -13,8 +13,11 @@ from unveil.errors import RequestError
 if TYPE_CHECKING:
     from unveil.bench import Comparison, Throughput
 
+_OF_PARETO = ("pareto", "n", "model", "device", "dtype", "memory")
+
 
 def bench(
+    context: typer.Context,
     preset: Annotated[str, typer.Option("--preset", help="The sizes of the model; its weights are random.")] = "bench",
     codes: Annotated[int, typer.Option("--codes", help="Codes of the picture.")] = 1024,
     prompt: Annotated[int, typer.Option("--prompt", help="Tokens of the prompt.")] = 128,
@@ -45,6 +48,7 @@ def bench(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure the engine, with random weights, in one process; with --pareto, what the sampler's settings cost."""
+    _check_given(context, gpu=gpu, pareto=pareto is not None)
     if pareto is not None:
         return sweep_to(pareto, n, model, device, dtype, memory, quiet)
     if rounds < 1:
@@ -52,13 +56,14 @@ def bench(
     if gpu:
         return _gpu(quiet)
     sizes = _sizes(requests)
-    from unveil.bench import compare, set_up, throughput
     from unveil.config import load_preset
+
+    tiny = load_preset(small)
+    from unveil.bench import compare, set_up, throughput
 
     said = progress(quiet, lines=True)
     setup = set_up(load_preset(preset), prompt=prompt, nothing=nothing, codes=codes, steps=steps, seed=seed)
     compared = compare(setup, rounds, said)
-    tiny = load_preset(small)
     rows, columns = tiny.sampling.grid
     many = set_up(tiny, prompt=40, nothing=20, codes=rows * columns, steps=tiny.sampling.steps, seed=seed)
     served = throughput(many, sizes, rounds, said, batch_invariant=batch_invariant)
@@ -67,6 +72,17 @@ def bench(
         say_json(compared.as_dict() | gains | {"batches_identical": all(t.identical for t in served)})
     else:
         say("\n".join([*_compared(compared), "", *_served(served, small)]))
+
+
+def _check_given(context: typer.Context, *, gpu: bool, pareto: bool) -> None:
+    """Raise RequestError for an option on the command line that this kind of bench would not heed."""
+    kind = "with --pareto" if pareto else "with --gpu" if gpu else "without --pareto"
+    for option in context.command.params:
+        name = option.name or ""
+        heeded = name == "quiet" or (name in _OF_PARETO if pareto else name == "gpu" if gpu else name not in _OF_PARETO)
+        source = context.get_parameter_source(name)
+        if not heeded and source is not None and source.name == "COMMANDLINE":
+            raise RequestError(f"{option.opts[0]} says nothing {kind}; leave it out")
 
 
 def _gpu(quiet: bool) -> None:
