@@ -137,7 +137,9 @@ def test_a_recipe_of_other_weights_is_refused(uni, drawn):
 
 
 @pytest.mark.parametrize(
-    "change", [{"rows": 7}, {"rows": "8"}, {"rows": -8}, {"steps": 0}, {"steps": 1e9}, {"guidance": "x"}, {"extra": 1}]
+    "change",
+    [{"rows": 7}, {"rows": "8"}, {"rows": -8}, {"steps": 0}, {"steps": 1e9}, {"guidance": "x"}, {"extra": 1}]
+    + [{"top_p": "x"}, {"top_p": 2}, {"whole_blocks": "x"}, {"thinking": "x"}, {"thinking": 1}, {"turbo": 0}],
 )
 def test_changed_settings_in_a_recipe_are_refused(uni, drawn, change):
     with pytest.raises(RequestError):
@@ -298,7 +300,8 @@ def test_any_unicode_and_control_words_are_ordinary_prompts(uni, prompt, tmp_pat
         {"num_inference_steps": 0}, {"num_inference_steps": 2.5}, {"num_inference_steps": True},
         {"guidance_scale": -1}, {"guidance_scale": float("nan")}, {"guidance_scale": 1e9}, {"guidance_scale": "2"},
         {"solver_steps": 1}, {"solver_steps": 10**6}, {"temperature": -0.1}, {"temperature": 1e-30},
-        {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"threshold": -1},
+        {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": "0.9"},
+        {"threshold": -1}, {"thinking": "x"},
         {"height": 100}, {"width": 0}, {"height": 10**5}, {"height": 4080}, {"decoder_guidance": -1},
         {"seed": -1}, {"seed": 2**63}, {"seed": 1.5}, {"seed": "7"},
     ],
@@ -307,6 +310,14 @@ def test_impossible_settings_are_refused_in_one_line(uni, options):
     with pytest.raises(RequestError) as caught:
         uni.generate_image("a star", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers(uni, tmp_path):
+    options = {"seed": np.int64(5), "temperature": np.float32(0.5), "num_inference_steps": np.uint8(4)}
+    result = uni.generate_image("a star", **options)
+    again = uni.generate_image("a star", seed=5, temperature=0.5, num_inference_steps=4)
+    assert result.image.tobytes() == again.image.tobytes()
+    assert read_recipe(result.save(tmp_path / "a.png")) == again.recipe
 
 
 def test_an_unknown_size_names_the_nearest(uni):

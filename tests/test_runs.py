@@ -12,7 +12,7 @@ import torch
 from unveil import runs
 from unveil.config import dump, load_preset
 from unveil.config.run import RunConfig, VaeTask
-from unveil.errors import TrainingError, WeightsError
+from unveil.errors import TrainingError, UnveilError, WeightsError
 from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.training.objectives.vae import VaeObjective
 from unveil.vocab.text import Text
@@ -29,7 +29,7 @@ def text() -> Text:
     return Text.train(sentences())
 
 
-def vae_run(directory: Path, **changes: object) -> RunConfig:
+def vae_run(directory: Path, /, **changes: object) -> RunConfig:
     values: dict[str, object] = {
         "name": "trial", "steps": 2, "task": {"objective": "vae", "batch": 1, "crop": 8}, "optim": {"lr": 0.001},
         "parts": directory / "parts", "directory": directory / "run", "threads": 1,
@@ -69,6 +69,17 @@ def test_a_stage_whose_parts_are_not_there_yet_says_so(tmp_path: Path, text: Tex
     text.save(run.parts / "tokenizer.json")
     with pytest.raises(WeightsError, match=r"image_tokenizer.safetensors: missing; run the stage"):
         runs.build_objective(run, load_preset("tiny"))
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_nothing_is_written_to_the_parts_when_a_stage_or_the_directory_cannot_be(tmp_path: Path, missing: bool) -> None:
+    (tmp_path / "file").write_text("")
+    changes: dict[str, object] = {"task": {"objective": "retrieval", "batch": 2}} if missing else {}
+    run = vae_run(tmp_path, **changes, directory=tmp_path / "file")
+    (tmp_path / "r.yaml").write_text(dump(run))
+    with pytest.raises(UnveilError, match="run the stage that trains it first" if missing else "file: cannot be made"):
+        runs.start(tmp_path / "r.yaml")
+    assert not run.parts.exists()
 
 
 def test_crops_larger_than_the_pictures_are_refused(tmp_path: Path, text: Text) -> None:

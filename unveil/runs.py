@@ -42,8 +42,11 @@ def start(path: Path) -> bool:
     Raises ConfigError for a bad file and TrainingError when a step goes wrong.
     """
     run = read(RunConfig, path)
+    load_preset(run.preset)
+    for part in _needed(run):
+        _file(run, part)
+    make_directory(run.directory)
     make_directory(run.parts)
-    write_atomic(run.parts / CONFIG_FILE, dump(load_preset(run.preset)).encode())
     _text(run)  # there before other processes look for it
     with together(run.processes, _work, path) as place:
         complete = _work(place, path)
@@ -56,12 +59,14 @@ def start(path: Path) -> bool:
 def _work(place: Together, path: Path) -> bool:
     """The share of one process in a run."""
     run = read(RunConfig, path)
+    model = load_preset(run.preset)
 
     def ship(parts: dict[str, nn.Module]) -> None:
+        write_atomic(run.parts / CONFIG_FILE, dump(model).encode())
         for name, module in parts.items():
             save_part(module, run.parts / PART_FILES[name])
 
-    return train(run, build_objective(run, load_preset(run.preset)), ship, place)
+    return train(run, build_objective(run, model), ship, place)
 
 
 def build_objective(run: RunConfig, model: ModelConfig) -> Objective:
@@ -113,11 +118,26 @@ def _continued(run: RunConfig, part: str, module: M) -> M:
 
 
 def _fetch(run: RunConfig, part: str, module: nn.Module) -> None:
-    """Weights of a finished part. Raises WeightsError naming the file when an earlier stage has not run."""
+    """Weights of a finished part."""
+    load_part(module, _file(run, part))
+
+
+def _file(run: RunConfig, part: str) -> Path:
+    """The file of a finished part. Raises WeightsError naming it when an earlier stage has not run."""
     file = run.parts / PART_FILES[part]
     if not file.exists():
         raise WeightsError(f"{file}: missing; run the stage that trains it first")
-    load_part(module, file)
+    return file
+
+
+def _needed(run: RunConfig) -> list[str]:
+    """The parts that a run reads, besides those it goes on with: looked for before anything is written."""
+    match run.task:
+        case VaeTask() | TokenizerTask():
+            return []
+        case DecoderTask():
+            return ["image_tokenizer", "vae"]
+    return ["image_tokenizer"]
 
 
 def _text(run: RunConfig) -> Text:

@@ -86,9 +86,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("backbone", {"groups": 3}, "not a multiple of groups"),
         ("backbone", {"chosen_experts": 7}, "fewer than chosen_experts"),
         ("vocab", {"size": 3000}, "image_offset"),
+        ("sampling", {"steps": -3}, "sampling.steps"),
+        ("sampling", {"grid": [0, 8]}, "sampling.grid"),
+        ("sampling", {"guidance": float("nan")}, "sampling.guidance"),
+        ("sampling", {"temperature": -1.0}, "sampling.temperature"),
+        ("sampling", {"solver_shift": 0.0}, "sampling.solver_shift"),
     ],
 )
-def test_numbers_that_contradict_each_other_are_refused(section: str, change: dict[str, int], said: str) -> None:
+def test_numbers_that_contradict_each_other_or_cannot_be_are_refused(
+    section: str, change: dict[str, object], said: str
+) -> None:
     data = load_preset("tiny").model_dump()
     data[section] |= change
     with pytest.raises(ConfigError, match=said):

@@ -214,6 +214,43 @@ def test_the_directory_of_another_run_is_refused_in_one_line(line: type, setting
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 2.0), (2.0, None)])
+def test_a_checkpoint_of_another_optimizer_is_refused_in_one_line(
+    line: type, settings: Settings, before: float | None, after: float | None
+) -> None:
+    def deep() -> Objective:
+        objective = line()
+        objective.module = nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)))
+        return objective
+
+    train(settings(steps=2, optim={"lr": 0.01, "orthogonal": before}), deep(), no_ship)
+    with pytest.raises(TrainingError, match=r"optim.orthogonal or optim.slow has changed\); use a new directory"):
+        train(settings(steps=4, optim={"lr": 0.01, "orthogonal": after}), deep(), no_ship)
+
+
+@pytest.mark.parametrize("bad", [b"{half\n", b"7\n", b'{"loss": 1}\n', b"\xff\n"])
+def test_a_log_that_cannot_be_read_is_refused_in_one_line(line: type, settings: Settings, bad: bytes) -> None:
+    train(settings(steps=2), line(), no_ship)
+    file = settings().directory / "log.jsonl"
+    file.write_bytes(file.read_bytes() + bad)
+    with pytest.raises(TrainingError, match=r"log.jsonl: not the log of a run; move it away"):
+        train(settings(steps=4), line(), no_ship)
+
+
+def test_a_run_that_has_done_more_than_its_recipe_says_so(
+    line: type, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped: dict[str, nn.Module] = {}
+    train(settings(steps=6), line(), shipped.update)
+    with pytest.raises(TrainingError, match="has done 6 steps, more than the 2 of the recipe; set steps to at least 6"):
+        train(settings(steps=2), line(), lambda parts: pytest.fail("shipped"))
+    capsys.readouterr()
+    assert train(settings(steps=6), line(), lambda parts: pytest.fail("shipped"))
+    assert capsys.readouterr().err == "trial: is complete at step 6 of 6\n"
+    saved = newest(settings())
+    assert all(torch.equal(v, saved.average[k]) for k, v in shipped["line"].state_dict().items())
+
+
 def test_what_ships_is_the_running_mean_of_the_weights(line: type, settings: Settings) -> None:
     run, shipped = settings(), dict[str, nn.Module]()
     train(run, line(), shipped.update)

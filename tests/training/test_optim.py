@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from unveil.config.run import OptimConfig
+from unveil.errors import TrainingError
 from unveil.training.optim import build_optimizer, learning_rate, update_average
 
 CONFIG = OptimConfig(lr=0.1, warmup=10, decay=0.25, weight_decay=0.5)
@@ -40,6 +41,12 @@ def test_only_matrices_decay_and_frozen_parameters_are_left_out() -> None:
 def test_the_betas_and_the_rate_are_the_configured_ones() -> None:
     optimizer = build_optimizer(nn.Linear(2, 2), OptimConfig(lr=0.1, betas=(0.8, 0.9)))
     assert all(group["betas"] == (0.8, 0.9) and group["lr"] == 0.1 for group in optimizer.param_groups)
+
+
+def test_a_slow_name_that_no_parameter_has_is_refused() -> None:
+    slow = {"nothing_like_it": 0.1}
+    with pytest.raises(TrainingError, match="no parameter has 'nothing_like_it' in its name; use a part .* 'weight'"):
+        build_optimizer(nn.Linear(2, 2), OptimConfig(lr=0.1, slow=slow))
 
 
 def test_the_mean_forgets_the_start_and_then_moves_with_its_decay() -> None:

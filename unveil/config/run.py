@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from unveil.config.tree import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 RowTask = Literal["generate", "understand", "edit", "copy", "look", "quiz", "read", "think", "interleave"]
 
 
@@ -17,13 +19,13 @@ class OptimConfig(Config):
     lr: float = Field(gt=0)
     warmup: int = Field(100, ge=0)  # train steps
     decay: float = Field(0.3, ge=0, le=1)  # share of all steps
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
-    slow: dict[str, float] = {}  # parameters whose name holds the key learn at this multiple of the rate
+    slow: dict[str, Weight] = {}  # parameters whose name holds the key learn at this multiple of the rate
     orthogonal: float | None = Field(None, gt=0)  # matrices in layers take Muon's steps at this multiple
-    momentum: float = Field(0.95, ge=0, lt=1)  # of those steps
-    average: float = Field(0.999, ge=0, lt=1)  # decay of the running mean of the weights, which is what ships
+    momentum: Decay = 0.95  # of those steps
+    average: Decay = 0.999  # decay of the running mean of the weights, which is what ships
 
 
 class TokenizerTask(Config):
@@ -32,14 +34,14 @@ class TokenizerTask(Config):
     objective: Literal["image_tokenizer"]
     dense: int = Field(ge=1)  # pictures a step with 6 to 16 things, for the codebook
     captioned: int = Field(ge=2)  # pictures a step with 1 to 4 things and a caption, for the contrastive loss
-    pixel_weight: float = 10.0
-    words_weight: float = 10.0
-    contrast_weight: float = 0.1
-    commitment_weight: float = 0.5
-    agreement_weight: float = 3.0  # pulls the codes of one attention window together: fewer codes, easier to predict
-    codebook_decay: float = 0.99
-    revive_after: int = 60  # train steps without use
-    revive_until: float = 0.98  # share of the run
+    pixel_weight: Weight = 10.0
+    words_weight: Weight = 10.0
+    contrast_weight: Weight = 0.1
+    commitment_weight: Weight = 0.5
+    agreement_weight: Weight = 3.0  # pulls the codes of one attention window together: fewer codes, easier to predict
+    codebook_decay: Decay = 0.99
+    revive_after: int = Field(60, ge=0)  # train steps without use
+    revive_until: Share = 0.98  # share of the run
 
 
 class RetrievalTask(Config):
@@ -55,7 +57,7 @@ class VaeTask(Config):
     objective: Literal["vae"]
     batch: int = Field(ge=1)
     crop: int = Field(64, ge=8, multiple_of=8)  # pixels; dense crops teach faster than whole pictures
-    kl_weight: float = 1e-6
+    kl_weight: Weight = 1e-6
 
 
 class DecoderTask(Config):
@@ -115,7 +117,7 @@ class RunConfig(Config):
 
     name: str
     preset: str = "tiny"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=1 << 32)  # a step mixes its number into it
     steps: int = Field(ge=1)
     task: Task
     optim: OptimConfig

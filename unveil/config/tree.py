@@ -6,12 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Layers = Annotated[int, Field(ge=0, le=1 << 10)]
 """How many layers: bounded, since even without memory each takes time to build."""
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+Strength = Annotated[float, Field(ge=0, le=100)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Threshold = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Config(BaseModel):
-    """A frozen value; unknown keys are errors."""
+    """A frozen value; unknown keys and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VocabConfig(Config):
@@ -134,26 +138,26 @@ class VaeConfig(Config):
 class SamplingConfig(Config):
     """Defaults of a request; every one can be changed per call."""
 
-    grid: tuple[int, int]  # (rows, columns) of codes when no size is asked for
-    steps: int  # denoise steps per block
-    guidance: float
-    rescale: float = 0.7
-    threshold: float = 0.95  # codes surer than this do not wait for their turn; 1 leaves all to the quota
+    grid: tuple[PositiveInt, PositiveInt]  # (rows, columns) of codes when no size is asked for
+    steps: Steps  # denoise steps per block
+    guidance: Strength
+    rescale: float = Field(0.7, ge=0, le=1)
+    threshold: Threshold = 0.95  # codes surer than this do not wait for their turn; 1 leaves all to the quota
     whole_blocks: bool = True  # fill the last block of a picture to its end, as the official model was trained to
-    temperature: float = 0.0
-    edit_text_guidance: float = 4.0
-    edit_image_guidance: float = 0.0
-    text_steps: int = 32
-    text_threshold: float = 0.95
+    temperature: Strength = 0.0
+    edit_text_guidance: Strength = 4.0
+    edit_image_guidance: Strength = 0.0
+    text_steps: Steps = 32
+    text_threshold: Threshold = 0.95
     text_order: Literal["confidence", "left_to_right"] = "confidence"  # left_to_right: a sure word waits for its turn
-    text_temperature: float = 0.0
-    text_tokens: int = 2048
-    thinking_tokens: int = 4096
+    text_temperature: Strength = 0.0
+    text_tokens: Tokens = 2048
+    thinking_tokens: Tokens = 4096
     solver: Literal["euler", "turbo"] = "euler"  # turbo: for a decoder that has learned to arrive in a few jumps
-    solver_steps: int = 50
-    solver_shift: float = 6.0
-    decoder_guidance: float = 1.0  # p + g (p - n); 0 is none
-    max_pictures: int = 10
+    solver_steps: Steps = 50
+    solver_shift: float = Field(6.0, ge=0.01, le=100)
+    decoder_guidance: Strength = 1.0  # p + g (p - n); 0 is none
+    max_pictures: PositiveInt = 10
 
 
 class ModelConfig(Config):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Self, TypedDict, TypeVar, get_args
 
+import numpy as np
 import torch
 
 from unveil.config import ModelConfig
@@ -53,6 +54,9 @@ class TextOptions(TypedDict, total=False):
     max_tokens: int | None
 
 
+Options = TypeVar("Options", PictureOptions, TextOptions)
+
+
 @dataclass(frozen=True)
 class TextSettings:
     """How words are written."""
@@ -70,13 +74,13 @@ class TextSettings:
             raise RequestError(f"no order '{self.order}'; there are {' and '.join(get_args(Order))}")
         _whole("the number of denoise steps", self.steps, 1, 10_000)
         _whole("the number of tokens", self.tokens, 1, 1_000_000)
-        _check_draw(self.threshold, self.temperature, self.top_k)
+        _check_draw(self.threshold, self.temperature, self.top_k, self.top_p)
 
     @classmethod
     def of(cls, config: ModelConfig, options: TextOptions, tokens: int | None = None) -> Self:
         """The options, with the model's defaults for what they leave open; `tokens` is another default budget."""
         default = config.sampling
-        _known(options, TextOptions.__annotations__)
+        options = _known(options, TextOptions.__annotations__)
         return cls(
             steps=_or(options.get("num_inference_steps"), default.text_steps),
             threshold=_or(options.get("threshold"), default.text_threshold),
@@ -124,7 +128,10 @@ class PictureSettings:
             _number(name.replace("_", " "), getattr(self, name), 0, 100)
         _number("rescale", self.rescale, 0, 1)
         _number("solver shift", self.solver_shift, 0.01, 100)
-        _check_draw(self.threshold, self.temperature, self.top_k)
+        _check_draw(self.threshold, self.temperature, self.top_k, self.top_p)
+        for name in ("whole_blocks", "thinking", "turbo"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} must be True or False, not {getattr(self, name)}")
         _check_sprint(self.sprint, self.text_keep_ratio, self.image_keep_ratio)
 
     @classmethod
@@ -142,7 +149,7 @@ class PictureSettings:
         Raises RequestError for what cannot be, naming what can.
         """
         default = config.sampling
-        _known(options, PictureOptions.__annotations__)
+        options = _known(options, PictureOptions.__annotations__)
         rows, columns = _grid(config, layout, options.get("height"), options.get("width"))
         return cls(
             rows=rows,
@@ -241,11 +248,12 @@ def checked_length(length: int) -> int:
     return _whole("the length of a blank", length, 1, 1000)
 
 
-def _known(options: Mapping[str, object], names: Collection[str]) -> None:
-    """Raise TypeError, as Python does, for an option that does not exist."""
+def _known(options: Options, names: Collection[str]) -> Options:
+    """The options, numbers of numpy as Python's. Raises TypeError, as Python does, for one that does not exist."""
     unknown = [name for name in options if name not in names]
     if unknown:
         raise TypeError(f"no option named '{unknown[0]}'; there are {', '.join(names)}")
+    return {name: value.item() if isinstance(value, np.number) else value for name, value in options.items()}  # type: ignore[return-value]
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -259,9 +267,9 @@ def _or(value: T | None, default: T) -> T:
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
     """The value if it is a whole number in the range; else RequestError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value}")
-    return value
+    return int(value)
 
 
 def _number(name: str, value: object, low: float, high: float) -> float:
@@ -272,13 +280,15 @@ def _number(name: str, value: object, low: float, high: float) -> float:
     return value  # type: ignore[return-value]
 
 
-def _check_draw(threshold: object, temperature: object, top_k: object) -> None:
-    """Raise RequestError for limits of drawing that would give no numbers; `Draw` checks the rest."""
+def _check_draw(threshold: object, temperature: object, top_k: object, top_p: object) -> None:
+    """Raise RequestError for limits of drawing that would give no numbers."""
     _number("the threshold", threshold, 0, 1e6)
     if temperature != 0:
         _number("the temperature", temperature, 0.01, 100)
     if top_k is not None:
         _whole("top_k", top_k, 1, 1_000_000)
+    if top_p is not None:
+        _number("top_p", top_p, 1e-6, 1)
 
 
 def _check_sprint(rule: object, *ratios: object) -> None:

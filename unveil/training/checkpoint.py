@@ -110,11 +110,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
+    """Inverse of `optimizer_tensors`. Raises ValueError for the state of parameters that learned otherwise."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, field = name.split(".", 1)
         state.setdefault(int(index), {})[field] = tensor
+    means = ["momentum" if g.get("orthogonal") else "exp_avg" for g in optimizer.param_groups for _ in g["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, fields in state.items():
+        mean = fields.get(means[number])
+        if mean is None or mean.shape != parameters[number].shape:
+            raise ValueError("optim.orthogonal or optim.slow has changed")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -125,9 +125,13 @@ def _resume(
         raise TrainingError(f"{run.directory}: {found}; use a new directory") from None
     for name, value in snapshot.average.items():
         average[name].copy_(value)
+    if snapshot.step > run.steps:
+        done = f"has done {snapshot.step} steps, more than the {run.steps} of the recipe"
+        raise TrainingError(f"{run.directory}: {done}; set steps to at least {snapshot.step} or use a new directory")
     changed = "; the recipe has changed since" if snapshot.run != dump(run) else ""
+    goes_on = "is complete at" if snapshot.step == run.steps else "goes on from"
     if say:
-        print(f"{run.name}: goes on from step {snapshot.step} of {run.steps}{changed}", file=sys.stderr)
+        print(f"{run.name}: {goes_on} step {snapshot.step} of {run.steps}{changed}", file=sys.stderr)
     return snapshot.step
 
 
@@ -172,7 +176,7 @@ class _Log:
 
     def __init__(self, path: Path, first: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first]
+        kept = [line for line in _lines(path) if _step(path, line) <= first]
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(kept), encoding="utf-8")
         os.replace(aside, path)  # a kill now loses no line
@@ -203,7 +207,15 @@ class _Log:
         print(f"{run.name} {step + 1}/{run.steps}  {shown}  {speed}", file=sys.stderr)
 
 
+def _step(path: Path, line: str) -> int:
+    """The step of a line of a log."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        raise TrainingError(f"{path}: not the log of a run; move it away, and the run goes on with a new one") from None
+
+
 def _lines(path: Path) -> list[str]:
     """The complete lines of a log; a last line cut off by a kill is dropped."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]

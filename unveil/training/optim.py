@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from unveil.config.run import OptimConfig
+from unveil.errors import TrainingError
 from unveil.training.muon import Muon
 
 _NUMBERED = re.compile(r"\.\d+\.")
@@ -16,17 +17,21 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
     With `config.orthogonal` the matrices of numbered modules (layers, refiners, the steps of a small network) take
     Muon's steps instead, at that multiple of the rate. Embeddings, heads, vectors and convolutions stay with AdamW.
-    Each group carries its multiple of the learning rate as `scale`.
+    Each group carries its multiple of the learning rate as `scale`. Raises TrainingError for a name that is nowhere.
     """
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            scale = next((factor for part, factor in config.slow.items() if part in name), 1.0)
-            decay = config.weight_decay if parameter.ndim > 1 else 0.0
-            matrix = parameter.ndim in (2, 3) and _NUMBERED.search(name) is not None
-            turned = config.orthogonal if matrix else None
-            key = (scale if turned is None else turned, decay, turned is not None)
-            groups.setdefault(key, []).append(parameter)
+    learning = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for part in config.slow:
+        if not any(part in name for name in learning):
+            example = next(iter(learning))
+            raise TrainingError(f"optim.slow: no parameter has '{part}' in its name; use a part of one, as '{example}'")
+    for name, parameter in learning.items():
+        scale = next((factor for part, factor in config.slow.items() if part in name), 1.0)
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        matrix = parameter.ndim in (2, 3) and _NUMBERED.search(name) is not None
+        turned = config.orthogonal if matrix else None
+        key = (scale if turned is None else turned, decay, turned is not None)
+        groups.setdefault(key, []).append(parameter)
     described = [
         {"params": p, "scale": scale, "weight_decay": decay, "orthogonal": turned, "momentum": config.momentum}
         for (scale, decay, turned), p in groups.items()
