@@ -20,6 +20,15 @@ def check_target(path: Path, suffixes: Collection[str]) -> None:
         raise OutputError(f"{path}: the directory cannot be written to; choose another")
 
 
+def check_directory(path: Path) -> None:
+    """Raise OutputError unless there is a directory that can be written to, or one could be made there."""
+    found = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not found.is_dir():
+        raise OutputError(f"{path}: {found} is not a directory; choose another place")
+    if not os.access(found, os.W_OK):
+        raise OutputError(f"{path}: {found} cannot be written to; choose another place")
+
+
 def make_directory(path: Path) -> None:
     """A directory, and those above it. Raises OutputError when that cannot be."""
     try:

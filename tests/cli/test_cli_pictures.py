@@ -219,6 +219,14 @@ def test_interleave_fills_a_directory(unveil, model_directory, tmp_path):
     assert summary["pages"][0]["text"] in (tmp_path / "x" / "s" / "story.md").read_text()
 
 
+def test_interleave_makes_its_directory_when_there_is_something_to_write(refused, model_directory, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "prompt is empty" in refused("interleave", "", "-o", tmp_path / "s", "--model", model_directory)
+    for place in (tmp_path / "file", tmp_path / "file" / "s"):
+        assert f"{tmp_path / 'file'} is not a directory" in refused("interleave", "a", "-o", place, "--model", "nosuch")
+    assert not (tmp_path / "s").exists()
+
+
 def test_retrieve_ranks_the_pictures_of_a_directory(unveil, model_directory, tmp_path):
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)

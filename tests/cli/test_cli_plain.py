@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unveil import cli
+from unveil import Message, cli
 from unveil.cli.doctor import fits
 from unveil.config import load_preset
 from unveil.errors import DivergenceError, TrainingError
@@ -89,9 +89,9 @@ def test_doctor_says_when_a_model_fits_only_in_parts_or_not_at_all(monkeypatch):
     assert said[4e9] == "nothing does of 4.00 GB free on cpu"
 
 
-def talk(unveil, monkeypatch, model_directory, *lines):
+def talk(unveil, monkeypatch, model_directory, *lines, options=()):
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
-    return unveil("chat", "--seed", 3, "--model", model_directory)
+    return unveil("chat", "--seed", 3, "--model", model_directory, *options)
 
 
 def test_chat_works_from_a_pipe(unveil, monkeypatch, model_directory, tmp_path):
@@ -108,9 +108,23 @@ def test_chat_works_from_a_pipe(unveil, monkeypatch, model_directory, tmp_path):
 
 def test_chat_answers_about_the_picture_as_understand_does(unveil, monkeypatch, model_directory, tmp_path):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
-    said = talk(unveil, monkeypatch, model_directory, f"/image {tmp_path / 'a.png'}", "what color?")
-    asked = unveil("understand", tmp_path / "a.png", "what color?", "--seed", 3, "--model", model_directory)
-    assert said.out == "64x64 pixels\n" + asked.out
+    found = []
+    for options in ((), ("--steps", 2)):
+        said = talk(
+            unveil, monkeypatch, model_directory, f"/image {tmp_path / 'a.png'}", "what color?", options=options
+        )
+        asked = unveil(
+            "understand", tmp_path / "a.png", "what color?", "--seed", 3, "--model", model_directory, *options
+        )
+        assert said.out == "64x64 pixels\n" + asked.out
+        found.append(asked.out)
+    assert found[0] != found[1]
+
+
+def test_chat_talks_in_as_many_steps_as_are_asked_for(unveil, uni, monkeypatch, model_directory):
+    said = talk(unveil, monkeypatch, model_directory, "hello", options=("--steps", 2)).out
+    few, many = (uni.chat([Message("user", "hello")], seed=3, num_inference_steps=n).text + "\n" for n in (2, 32))
+    assert said == few != many
 
 
 def test_chat_survives_mistakes_and_tells_a_pipe_at_the_end(unveil, monkeypatch, model_directory):
@@ -159,6 +173,7 @@ def test_ctrl_c_leaves_with_130_and_no_traceback(model_directory, tmp_path):
     os.kill(child.pid, signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130 and out == "" and "Traceback" not in err
+    assert err.splitlines()[-1] == "interrupted"
     assert not (tmp_path / "a.png").exists()
 
 
@@ -196,6 +211,13 @@ def test_a_reader_who_leaves_early_causes_no_traceback():
     command = f"{sys.executable} -m unveil config show official | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr and done.stdout.count("\n") == 1
+
+
+def test_a_closed_stream_causes_no_traceback():
+    command = f"{sys.executable} -m unveil config list"
+    for closed, said in ((">&-", ("", "")), ("2>&-", ("bench\nofficial\ntiny\n", ""))):
+        done = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, (done.stdout, done.stderr)) == (0, said)
 
 
 def test_eval_prints_the_scores_of_the_model(unveil, model_directory, uni):

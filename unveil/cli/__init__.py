@@ -18,6 +18,7 @@ from unveil.errors import UnveilError
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and leave with its exit code; no traceback for anything a user can cause."""
     sys.unraisablehook = _interrupt_again
+    _open_closed()
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -25,13 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt:
-        note("interrupted")
         code = 130
     except OSError as error:
         where = "the output" if error.filename is None else error.filename
         note(f"unveil: {where}: {error.strerror or error}; check the name, your rights and the free space")
         code = 2
+    if code == 130:  # also when the framework has turned an interrupt inside a command into it
+        note("interrupted")
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Streams that whoever called us has closed lead nowhere, instead of not being there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from unveil.pipeline import ImageResult, Message, Uni
+    from unveil.pipeline.settings import TextOptions
 
 HELP = """/image FILE       look at a picture; what you write next is about it
 /generate WORDS   draw a picture and look at it
@@ -127,10 +128,11 @@ class Talk:
         """Words about the picture if there is one; else the next words of the conversation."""
         from unveil.pipeline import Message
 
+        how: TextOptions = {"num_inference_steps": self.steps, "temperature": self.temperature}
         if self.picture is not None:
-            return self.uni.understand_image(self.picture, text, seed=self.seed, temperature=self.temperature).text
+            return self.uni.understand_image(self.picture, text, seed=self.seed, **how).text
         turns = [*self.turns, Message("user", text)]
-        said = self.uni.chat(turns, seed=self.seed, temperature=self.temperature).text
+        said = self.uni.chat(turns, seed=self.seed, **how).text
         self.turns = [*turns, Message("assistant", said)] if said else self.turns
         return said
 

@@ -8,7 +8,7 @@ import typer
 
 from unveil.cli import options
 from unveil.cli.output import check_trace_target, open_model, save_trace, say, say_json
-from unveil.files import make_directory, write_atomic
+from unveil.files import check_directory, make_directory, write_atomic
 
 if TYPE_CHECKING:
     from unveil.pipeline import StoryResult
@@ -33,7 +33,7 @@ def interleave(
     quiet: options.Quiet = False,
 ) -> None:
     """Tell the story of PROMPT in words and pictures."""
-    make_directory(output)
+    check_directory(output)
     traced = check_trace_target(trace)
     with open_model(model, device, quiet, decoder, memory=memory, dtype=dtype) as uni:
         story = uni.generate_interleaved(
@@ -46,6 +46,7 @@ def interleave(
             solver_steps=solver_steps,
             temperature=temperature,
         )
+    make_directory(output)
     summary = save_story(story, prompt, output)
     save_trace(story.trace, trace)
     if as_json:

@@ -61,6 +61,8 @@ def convert(
         raise RequestError(f"{source}: is in the {layout} layout already; copy it, or choose another layout")
     if target.is_file() or any(file.is_file() for file in target.rglob("*")):
         raise OutputError(f"{target}: is there already; choose a new directory")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise OutputError(f"{target}: lies inside {source}, which stays as it is; choose a directory outside of it")
     if layout == "diffusers-decoder":
         files, writers = _to_diffusers(source, decoder)
     elif is_diffusers(source):
