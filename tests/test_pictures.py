@@ -126,6 +126,7 @@ def test_an_empty_file_a_missing_one_and_a_directory_are_named(tmp_path):
     assert "empty.png: is empty (0 bytes)" in error_of(tmp_path / "empty.png")
     assert "gone.png: no such file" in error_of(tmp_path / "gone.png")
     assert "is a directory" in error_of(tmp_path)
+    assert "/dev/zero: is no regular file" in error_of("/dev/zero")
     assert "no such file" in error_of("a\0b.png")
 
 

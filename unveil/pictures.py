@@ -70,8 +70,8 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str]:
         path, name = Path(source), str(source)
         try:
             if not path.is_file():  # also pipes and devices, which may never end
-                missing = "is a directory, not a file" if path.is_dir() else "no such file; check the name"
-                raise PictureError(f"{name}: {missing}")
+                other = "is a directory, not a file" if path.is_dir() else "is no regular file; copy it into one"
+                raise PictureError(f"{name}: {other if path.exists() else 'no such file; check the name'}")
             with path.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:

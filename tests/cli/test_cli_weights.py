@@ -19,6 +19,27 @@ def test_inspect_knows_the_shipped_model_and_names_what_is_not_there(unveil, ref
     assert "no model there" in refused("inspect", tmp_path)
 
 
+def test_a_directory_of_other_things_is_no_model_whatever_is_asked_of_it(refused, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"")
+    (pictures / "elsewhere").symlink_to("/etc")
+    for arguments in (
+        ("inspect", pictures),
+        ("plan", pictures, "--ram", "4GB"),
+        ("convert", pictures, tmp_path / "t", "--layout", "unveil"),
+        ("generate", "a", "-o", tmp_path / "a.png", "--model", pictures),
+    ):
+        assert f"{pictures}: no model there (neither config.yaml nor config.json)" in refused(*arguments)
+    assert "no model ''" in refused("inspect", "")
+
+
+def test_a_place_that_cannot_be_fetched_from_or_to_is_named(refused, tmp_path):
+    (tmp_path / "star.png").write_bytes(b"")
+    assert "star.png: is there already" in refused("fetch", "x/y", "--to", tmp_path / "star.png")
+    assert "'' is no repository; write OWNER/NAME" in refused("fetch", "")
+
+
 def test_verify_leaves_with_0_when_whole_1_when_damaged_and_2_without_a_manifest(
     unveil, refused, released_directory, tmp_path
 ):

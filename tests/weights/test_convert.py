@@ -134,6 +134,9 @@ def test_an_incomplete_release_and_other_requests_are_refused(released_directory
         convert(released_directory, tmp_path / "t", "official", unheard)
     with pytest.raises(OutputError, match="is there already"):
         convert(released_directory, model, "unveil", unheard)
+    for inside in (model / "inside", model / "vae" / ".." / "inside"):
+        with pytest.raises(OutputError, match="inside: lies inside .*/m, which stays as it is"):
+            convert(model, inside, "unveil", unheard)
 
 
 def test_a_source_that_ends_early_leaves_no_target(ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def plan(
 def _config(model: str) -> "ModelConfig":
     """The configuration of a preset or of a directory, ours or as released."""
     from unveil.config import load_config, load_preset, preset_names
-    from unveil.files import check_links
+    from unveil.pipeline.place import model_directory
     from unveil.vocab.text import Text
     from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
     from unveil.weights.official_config import official_model_config
@@ -65,7 +65,7 @@ def _config(model: str) -> "ModelConfig":
     path = Path(model)
     if model in preset_names() or not path.is_dir():
         return load_preset(model)
-    check_links(path)
+    path = model_directory(model)
     if is_official(path):
         return official_model_config(path, Text.load(path / TOKENIZER_FILE))
     return load_config(path / CONFIG_FILE)

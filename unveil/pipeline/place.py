@@ -8,10 +8,15 @@ import torch
 from unveil.errors import RequestError, WeightsError
 from unveil.files import check_links
 from unveil.model.layers.quantized import FP8_WIDTHS, multiply_fp8, pack_fp8
+from unveil.weights.manifest import MANIFEST_FILE
 from unveil.weights.names import CONFIG_FILE
 from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
 from unveil.weights.official_model import is_official, open_official
 from unveil.weights.read import Unread, open_model
+
+
+_MARKS = (CONFIG_FILE, MANIFEST_FILE, "config.json", "decoder/config.json")
+"""One of these lies in every model's directory, ours, released or of diffusers, unless its weights alone are left."""
 
 
 def shipped_models() -> dict[str, Path]:
@@ -25,9 +30,13 @@ def model_directory(model: str | Path) -> Path:
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
-    if Path(model).is_dir():
-        check_links(Path(model))
-        return Path(model)
+    path = Path(model)
+    if str(model) and path.is_dir():
+        if not any((path / name).exists() for name in _MARKS) and not any(path.glob("*.safetensors")):
+            names = f"neither {CONFIG_FILE} nor config.json"
+            raise WeightsError(f"{path}: no model there ({names}); give a directory with a model")
+        check_links(path)
+        return path
     names = f"inside the package: {', '.join(shipped)}" if shipped else "there is none inside this package"
     raise WeightsError(f"no model '{model}'; give a directory with {CONFIG_FILE}, or a name ({names})")
 

@@ -60,6 +60,10 @@ def fetch(repository: str, revision: str | None, target: Path, heard: Heard) -> 
     model already is left alone. Raises RequestError (repository, revision, network), OutputError (disk) or WeightsError
     (what came is not what the hub promised).
     """
+    from huggingface_hub.utils import validate_repo_id
+
+    with _one_line(repository, ""):
+        validate_repo_id(repository)
     there = read_source(target)
     if there is not None and there.repository == repository and revision in (None, there.revision, there.commit):
         return there
@@ -90,7 +94,7 @@ def read_source(path: Path) -> Source | None:
     file = path / SOURCE_FILE
     try:
         return Source.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
         raise WeightsError(f"{file}: cannot be read ({str(error).splitlines()[0]}); {REMEDY}") from None
