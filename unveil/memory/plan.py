@@ -204,7 +204,7 @@ def _use(name: str, config: ModelConfig, work: Work, dtype: torch.dtype, form: F
 
 def parse_bytes(text: str) -> int:
     """24GB is 24 thousand million bytes, 24GiB is 24 x 2^30. Raises RequestError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", text.strip(), flags=re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", str(text).strip(), flags=re.IGNORECASE)
     if found is None or not (number := float(found[1])):
         raise RequestError(f"'{text}' is no amount of memory; write it as 24GB or 24GiB")
     power = "KMGT".index(found[2].upper()) + 1

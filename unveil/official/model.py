@@ -10,7 +10,7 @@ from unveil.errors import RequestError
 from unveil.model.layers.quantized import QuantizedWeight
 from unveil.official.choices import Behavior, Mode, chosen
 from unveil.pipeline.draw import spoken
-from unveil.pipeline.inputs import check_room, checked_text, device_of
+from unveil.pipeline.inputs import check_room, checked_text
 from unveil.pipeline.place import check_fp8, choose_device, choose_dtype
 from unveil.sampling import Allowed, Draw, Loop, Policy, Quota, Sprint, Stop, Task, think, unmask
 from unveil.sampling.sprint import Score
@@ -63,7 +63,7 @@ class Model:
         network = self.parts.backbone
         dtype = to if isinstance(to, torch.dtype) else dtype
         device = device if to is None or isinstance(to, torch.dtype) else to
-        where = device_of(self.parts) if device is None else choose_device(str(device))
+        where = self.parts.device if device is None else choose_device(str(device))
         held = next(network.parameters()).dtype
         precision = held if dtype is None else choose_dtype(dtype)
         quantized = {part.form for part in network.modules() if isinstance(part, QuantizedWeight)}
@@ -230,7 +230,7 @@ class Model:
         """The prefix of the picture, and the plan in words."""
         self._check_room(asked, tokens)
         plan = think(
-            Loop(self.parts.backbone, self.parts.layout, device_of(self.parts)),
+            Loop(self.parts.backbone, self.parts.layout, self.parts.device),
             [asked],
             self.parts.layout,
             header=header,
@@ -258,7 +258,7 @@ class Model:
 
     def _unmask(self, task: Task, policy: Policy) -> list[int]:
         self._check_room(task.prompts[0], task.tokens)
-        where, random = device_of(self.parts), [torch.default_generator]
+        where, random = self.parts.device, [torch.default_generator]
         return unmask(self.parts.backbone, task, policy, self.parts.layout, generators=random, device=where)[0]
 
     def _check_room(self, prefix: Sequence[int], tokens: int) -> None:

@@ -4,11 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unveil.errors import RequestError
 from unveil.metadata import Recipe
 from unveil.pictures import PictureInput, load_picture
 from unveil.pipeline.draw import Drawn, draw, edited, pinned, planned, prompted
-from unveil.pipeline.inputs import checked_text, tokenize
+from unveil.pipeline.inputs import checked_text, one_each, tokenize
 from unveil.pipeline.pins import Earlier, MaskInput, Pins, keep_outside, place_earlier
 from unveil.pipeline.results import ImageResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, checked_seed
@@ -61,7 +60,7 @@ def generate(
     pins: Sequence[Pins | None] = (),
 ) -> list[ImageResult]:
     """A picture of each prompt; with pins around what is kept of earlier pictures."""
-    _one_each(prompts=prompts, seeds=seeds)
+    one_each(prompts=prompts, seeds=seeds)
     start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
     said = [checked_text(prompt, "prompt") for prompt in prompts]
     parts.require("code_embedding", "decoder", "vae")
@@ -86,7 +85,7 @@ def edit(
     pins: Sequence[Pins | None] = (),
 ) -> list[ImageResult]:
     """Each picture changed as its instruction says; with pins around what is kept of it."""
-    _one_each(pictures=sources, instructions=instructions, seeds=seeds)
+    one_each(pictures=sources, instructions=instructions, seeds=seeds)
     start, chosen = time.perf_counter(), [checked_seed(seed) for seed in seeds]
     said = [checked_text(text, "instruction") for text in instructions]
     drawings = pinned(edited(parts, sources, said, settings), pins)
@@ -102,13 +101,6 @@ def edit(
 def recipe_of(parts: Parts, task: str, prompt: str, seed: int, settings: PictureSettings) -> Recipe:
     """What a picture depends on."""
     return Recipe(task, prompt, seed, settings.plain(), parts.hash)
-
-
-def _one_each(**given: Sequence[object] | Tensor) -> None:
-    """Raise RequestError unless a batch has as many of everything."""
-    counts = [f"{len(items)} {name}" for name, items in given.items()]
-    if len({len(items) for items in given.values()}) > 1:
-        raise RequestError(f"{' and '.join(counts)}; a batch has one of each for every picture")
 
 
 def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, watch: Watch) -> list[ImageResult]:

@@ -20,11 +20,20 @@ ROWS = 64
 """Requests that go through the model at once; one when its memory was planned, since plans are for one."""
 
 
-def checked_text(text: str, what: str) -> str:
-    """The text with lone surrogates replaced. Raises PromptError when there is nothing in it."""
-    if not isinstance(text, str) or not text.strip():
+def checked_text(text: object, what: str) -> str:
+    """The text with lone surrogates replaced. Raises PromptError when there is nothing in it, or it is no text."""
+    if not isinstance(text, str):
+        raise PromptError(f"the {what} must be text, not {type(text).__name__}")
+    if not text.strip():
         raise PromptError(f"the {what} is empty; say in words what you want")
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def one_each(**given: Sequence[object] | Tensor) -> None:
+    """Raise RequestError unless a batch has as many of everything."""
+    counts = [f"{len(items)} {name}" for name, items in given.items()]
+    if len({len(items) for items in given.values()}) > 1:
+        raise RequestError(f"{' and '.join(counts)}; a batch has one of each for every picture")
 
 
 def check_room(prefix: Sequence[int], tokens: int, parts: Parts, what: str) -> None:
@@ -111,11 +120,6 @@ def ready(parts: Parts, engine: Engine | None) -> Engine:
     """The engine, or one for this call alone; the backbone is on its device when this returns."""
     parts.enter("backbone")
     return new_engine(parts) if engine is None else engine
-
-
-def device_of(parts: Parts) -> torch.device:
-    """Where the model works."""
-    return parts.device
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from unveil.pipeline.settings import PictureOptions, PictureSettings
 from unveil.shapes import Bool, Int, Tensor
 from unveil.vocab.layout import Layout
 
-CodesInput: TypeAlias = ImageResult | Int[Tensor, "h w"] | str | Path
+CodesInput: TypeAlias = ImageResult | Int[Tensor, "h w"] | np.ndarray | Sequence[Sequence[int]] | str | Path
 """Codes of an earlier picture: the result, its codes, or the PNG it was saved to."""
 MaskInput: TypeAlias = PictureInput | np.ndarray | Tensor | Sequence[Sequence[bool]]
 """Cells: True or 1 in an array (rows, columns), or what is more white than black in a picture."""
@@ -93,23 +93,31 @@ def earlier_codes(source: CodesInput, weights: str, layout: Layout) -> Int[Tenso
     """Codes of an earlier picture. Raises WeightsError when other weights drew it: their codes mean something else."""
     if isinstance(source, ImageResult):
         codes, theirs, name = source.codes, source.recipe.weights, "the earlier picture"
-    elif isinstance(source, Tensor):
-        return check_codes(source, layout)
-    else:
+    elif isinstance(source, str | Path):
         plain, theirs = read_codes(Path(source))
         codes, name = torch.tensor(plain), str(source)
+    else:
+        return check_codes(source, layout)
     if theirs != weights:
         raise WeightsError(f"{name}: its codes come from weights {theirs}, these are {weights}; draw it again first")
     return check_codes(codes, layout)
 
 
-def check_codes(codes: Int[Tensor, "h w"], layout: Layout) -> Int[Tensor, "h w"]:
+def check_codes(
+    source: Int[Tensor, "h w"] | np.ndarray | Sequence[Sequence[int]], layout: Layout
+) -> Int[Tensor, "h w"]:
     """The codes, on the CPU. Raises RequestError unless they are a grid of numbers from the codebook."""
     highest = layout.codes - 1
-    whole = codes.ndim == 2 and codes.numel() > 0 and not codes.is_floating_point() and codes.dtype != torch.bool
+    try:
+        codes = torch.as_tensor(source)
+    except (TypeError, ValueError, RuntimeError):  # rows of several lengths, and what is no number at all
+        codes = torch.empty(0)
+    counted = not (codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool)
+    whole = codes.ndim == 2 and codes.numel() > 0 and counted
+    codes = codes.long().cpu() if whole else codes
     if not whole or int(codes.min()) < 0 or int(codes.max()) > highest:
         raise RequestError(f"codes must be a grid (rows, columns) of numbers from 0 to {highest}")
-    return codes.long().cpu()
+    return codes
 
 
 def for_each(name: str, value: object, count: int) -> list[Any]:
@@ -173,6 +181,8 @@ def keep_codes(
     """
     if keep is not None and vary is not None:
         raise RequestError("keep says what stays and vary what does not; give one of the two")
+    if at is not None and not (isinstance(at, tuple | list) and len(at) == 2 and all(map(_is_whole, at))):
+        raise RequestError(f"at must be (row, column), two whole numbers, not {at}")
     h, w = codes.shape
     top, left = ((grid[0] - h) // 2, (grid[1] - w) // 2) if at is None else at
     if top < 0 or left < 0 or top + h > grid[0] or left + w > grid[1]:
@@ -189,6 +199,10 @@ def keep_codes(
     placed[top : top + h, left : left + w] = codes
     kept[top : top + h, left : left + w] = stays
     return Pins(placed, kept)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def keep_outside(codes: Int[Tensor, "h w"], mask: MaskInput, picture: Image.Image, config: ModelConfig) -> Pins:

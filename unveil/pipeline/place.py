@@ -14,7 +14,6 @@ from unveil.weights.official_config import DECODER_DIRECTORIES, DecoderKind
 from unveil.weights.official_model import is_official, open_official
 from unveil.weights.read import Unread, open_model
 
-
 _MARKS = (CONFIG_FILE, MANIFEST_FILE, "config.json", "decoder/config.json")
 """One of these lies in every model's directory, ours, released or of diffusers, unless its weights alone are left."""
 

@@ -19,7 +19,7 @@ from unveil.pipeline.draw import render_codes
 from unveil.pipeline.find import similarity
 from unveil.pipeline.fit import Budget, Placed, choose_precision, place_parts
 from unveil.pipeline.images import edit, edit_within, generate, generate_around, recipe_of
-from unveil.pipeline.inputs import checked_text, new_engine, tokenize
+from unveil.pipeline.inputs import checked_text, new_engine, one_each, tokenize
 from unveil.pipeline.pins import CodesInput, Earlier, MaskInput, Pins, check_codes, for_each
 from unveil.pipeline.place import choose_device, model_directory, unread_model
 from unveil.pipeline.preview import Preview, code_colors, preview
@@ -172,9 +172,9 @@ class Uni:
     def understand_image(
         self,
         image: PictureInput,
-        question: str = "",
+        question: str | None = "",
         *,
-        choices: Sequence[str] = (),
+        choices: Sequence[str] | None = None,
         seed: int | None = None,
         trace: bool = False,
         **options: Unpack[TextOptions],
@@ -291,6 +291,7 @@ class Uni:
         self, codes: Int[Tensor, "h w"], *, seed: int | None = None, **options: Unpack[PictureOptions]
     ) -> Image.Image:
         """The picture of a grid of codes."""
+        _check_unsized(options, "a picture rendered from codes has their size")
         codes = check_codes(codes, self.parts.layout)
         settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
         noise = Streams.of(checked_seed(seed)).noise
@@ -299,6 +300,7 @@ class Uni:
     def reconstruct(self, pictures: Sequence[PictureInput], seeds: Sequence[int]) -> list[Image.Image]:
         """Each picture through tokenizer and decoder: the best that drawing could give."""
         settings = PictureSettings.of(self.parts.config, self.parts.layout, {})
+        one_each(pictures=pictures, seeds=seeds)
         noise = [Streams.of(checked_seed(seed)).noise for seed in seeds]
         return render_codes(self.parts, tokenize(self.parts, pictures), noise, settings, self._watch())
 
@@ -325,8 +327,7 @@ class Uni:
 
     def _edit_settings(self, options: PictureOptions) -> PictureSettings:
         """Edits keep the picture's grid and follow their instruction more closely."""
-        if options.get("height") is not None or options.get("width") is not None:
-            raise RequestError("an edit has the size of its picture; leave out height and width")
+        _check_unsized(options, "an edit has the size of its picture")
         strength = self.parts.config.sampling.edit_text_guidance
         return PictureSettings.of(self.parts.config, self.parts.layout, options, guidance=strength)
 
@@ -338,3 +339,9 @@ class Uni:
 
     def _watch(self, trace: bool = False) -> Watch:
         return Watch(self.heard, trace, self.seen, self.engine)
+
+
+def _check_unsized(options: PictureOptions, why: str) -> None:
+    """Raise RequestError for a size that would not count."""
+    if options.get("height") is not None or options.get("width") is not None:
+        raise RequestError(f"{why}; leave out height and width")

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from unveil.errors import RequestError
+from unveil.errors import PromptError, RequestError
 from unveil.pictures import PictureInput
 from unveil.pipeline.draw import Written, write
 from unveil.pipeline.infill import Gapped
-from unveil.pipeline.inputs import checked_text, tokenize
+from unveil.pipeline.inputs import checked_text, one_each, tokenize
 from unveil.pipeline.results import TextResult
 from unveil.pipeline.settings import Streams, TextSettings, checked_length
 from unveil.pipeline.watch import Watch
 from unveil.scenes.describe import DESCRIBE
 from unveil.shapes import Int, Tensor
 from unveil.trace import Trace
-from unveil.vocab.prompt import Prompts, Turn
+from unveil.vocab.prompt import ROLES, Prompts, Turn
 from unveil.weights.read import Parts
 
 _MOST = 1000  # choices of one request
@@ -31,19 +31,24 @@ class Message:
     text: str
     images: tuple[PictureInput, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise PromptError(f"no role '{self.role}'; there are {', '.join(ROLES)}")
+
 
 def answer(
     parts: Parts,
     pictures: Int[Tensor, "B h w"],
-    questions: Sequence[str],
+    questions: Sequence[str | None],
     seeds: Sequence[int],
     settings: TextSettings,
     watch: Watch,
-    choices: Sequence[str] = (),
+    choices: Sequence[str] | None = (),
 ) -> list[TextResult]:
-    """The answers to questions about pictures, one each; an empty question asks for a description."""
-    start, few = time.perf_counter(), choice_ids(parts, choices, settings)
-    asked = [checked_text(question, "question") if question.strip() else DESCRIBE for question in questions]
+    """The answers to questions about pictures, one each; an empty question, or none, asks for a description."""
+    one_each(pictures=pictures, questions=questions)
+    start, few = time.perf_counter(), choice_ids(parts, choices or (), settings)
+    asked = [DESCRIBE if _is_blank(question) else checked_text(question, "question") for question in questions]
     say = Prompts(parts.text, parts.layout)
     prefixes = [say.understand(codes, text) for codes, text in zip(pictures, asked, strict=True)]
     written = write(parts, prefixes, [Streams.of(s) for s in seeds], settings, watch, "question", choices=few)
@@ -52,6 +57,10 @@ def answer(
         TextResult(said(parts, w), seed, seconds, Trace(text, w.stages) if watch.keep else None)
         for w, seed, text in zip(written, seeds, asked, strict=True)
     ]
+
+
+def _is_blank(question: object) -> bool:
+    return question is None or (isinstance(question, str) and not question.strip())
 
 
 def converse(parts: Parts, turns: Sequence[Message], seed: int, settings: TextSettings, watch: Watch) -> TextResult:
@@ -89,7 +98,7 @@ def choice_ids(parts: Parts, choices: Sequence[str], settings: TextSettings) -> 
     """Each choice as ids with its end. Raises RequestError for choices that leave nothing to choose."""
     if isinstance(choices, str):
         raise RequestError(f"choices must be a list of texts, not the one text '{choices}'")
-    texts = [choice.strip() for choice in choices]
+    texts = [choice.strip() if isinstance(choice, str) else checked_text(choice, "choice") for choice in choices]
     if any(not text for text in texts):
         raise RequestError("a choice is empty; leave it out, or say in words what it is")
     if texts and not 2 <= len(set(texts)) <= _MOST:
