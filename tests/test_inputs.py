@@ -31,7 +31,7 @@ LEFT = np.arange(8) < np.full((8, 1), 4)
         (lambda uni: Uni.load("tiny", memory=24), "'24' is no amount of memory; write it as 24GB"),
     ]
     + [
-        (lambda uni, at=at: uni.generate_image("a", codes=CODES, keep=LEFT, at=at), "at must be .row, column., two whole")
+        (lambda uni, at=at: uni.generate_image("a", codes=CODES, keep=LEFT, at=at), "at must be .row, column.")
         for at in ((0.5, 0), (1,), "ab", (True, 0))
     ],
 )  # fmt: skip
@@ -42,14 +42,8 @@ def test_what_cannot_be_asked_of_the_library_is_one_line(uni, ask, why):
 
 
 def test_codes_can_be_a_tensor_an_array_or_rows(uni):
-    drawn = [
-        uni.generate_image("a fish", seed=6, codes=codes, keep=LEFT, at=at).codes
-        for codes, at in (
-            (CODES, None),
-            (CODES.numpy().astype(np.uint16), (0, 0)),
-            (CODES.tolist(), tuple(np.zeros(2, int))),
-        )
-    ]
+    given = ((CODES, None), (CODES.numpy().astype(np.uint16), (0, 0)), (CODES.tolist(), tuple(np.zeros(2, int))))
+    drawn = [uni.generate_image("a fish", seed=6, codes=codes, keep=LEFT, at=at).codes for codes, at in given]
     assert all(torch.equal(codes, drawn[0]) for codes in drawn) and torch.equal(drawn[0][:, :4], CODES[:, :4])
 
 

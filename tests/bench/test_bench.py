@@ -129,5 +129,5 @@ def test_what_another_kind_of_bench_would_not_heed_is_refused(options, said, cap
 
 
 def test_a_bench_beyond_the_context_is_refused():
-    with pytest.raises(RequestError, match="2000 tokens of prompt and 64 codes exceed the context of 2048"):
-        set_up(load_preset("bench"), prompt=2000, nothing=9, codes=64, steps=4)
+    with pytest.raises(RequestError, match="4033 tokens of prompt and 64 codes exceed the context of 4096"):
+        set_up(load_preset("bench"), prompt=4033, nothing=9, codes=64, steps=4)

@@ -239,6 +239,15 @@ def test_retrieve_ranks_the_pictures_of_a_directory(unveil, model_directory, tmp
     assert best.count("\n") == 1 and ranking[0]["file"] in best
 
 
+def test_retrieve_leaves_out_a_broken_picture_and_says_so(unveil, model_directory, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert "none of its pictures can be read" in unveil("retrieve", tmp_path, "a star", "--model", "nosuch").err
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "good.png")
+    outcome = unveil("retrieve", tmp_path, "a star", "--model", model_directory)
+    assert outcome.code == 0 and outcome.out.endswith(f"  {tmp_path / 'good.png'}\n") and outcome.out.count("\n") == 1
+    assert f"left out: {tmp_path / 'broken.png'}: not a PNG" in outcome.err
+
+
 def test_replay_makes_the_same_pixels_and_says_so(unveil, model_directory, tmp_path, star):
     outcome = unveil("replay", star, "-o", tmp_path / "again.png", "--model", model_directory)
     assert outcome.code == 0 and "identical" in outcome.out

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from unveil.config import preset_names
+
 
 def test_the_command_prints_every_part_and_says_what_would_fit(unveil):
     plain = unveil("plan", "tiny", "--gpu", "1GB", "--ram", "1GB")
@@ -39,6 +41,13 @@ def test_the_command_prints_every_part_and_says_what_would_fit(unveil):
 )
 def test_bad_requests_for_a_plan_are_one_line_and_code_2(refused, arguments, why):
     assert why in refused("plan", *arguments)
+
+
+@pytest.mark.parametrize("task", ["generate", "understand", "edit", "anything"])
+def test_the_defaults_of_every_preset_can_be_planned(unveil, task):
+    for preset in preset_names():
+        planned = unveil("plan", preset, "--ram", "1TB", "--task", task)
+        assert planned.code == 0 and "fits 1TB of the process" in planned.out
 
 
 def test_a_directory_is_planned_from_its_configuration(unveil, model_directory):

@@ -12,7 +12,6 @@ from unveil.diffusion.flow import (
     drop_condition,
     flow_loss,
     interpolate,
-    length_shift,
     normalize_latents,
     sample_times,
     shift_times,
@@ -48,11 +47,6 @@ def test_shift_moves_times_towards_noise_and_keeps_both_ends():
     expected = torch.tensor([0.0, 0.003460, 0.137931, 0.888889, 1.0])  # spec image 6.3, alpha 6
     torch.testing.assert_close(shift_times(t, 6.0), expected, atol=1e-6, rtol=0)
     assert torch.equal(shift_times(t, 1.0), t)
-
-
-def test_the_training_shift_of_1024_patches_is_the_official_one():
-    assert length_shift(1024) == pytest.approx(math.exp(0.63))
-    assert length_shift(256) == pytest.approx(math.exp(0.5))
 
 
 def test_times_follow_the_law_asked_for():

@@ -7,7 +7,7 @@ import pytest
 from unveil.errors import RequestError
 from unveil.evals.floors import floors
 from unveil.evals.play import Player, captioned, draw, normal, read
-from unveil.evals.scenes import SCORES, Evaluation, evaluate, run
+from unveil.evals.scenes import SCORES, Evaluation, evaluate
 from unveil.scenes.claims import Claims
 from unveil.scenes.example import example
 
@@ -51,7 +51,7 @@ def test_one_who_guesses_scores_near_the_floors(guesser: Player) -> None:
 
 
 def test_the_result_has_the_agreed_form(perfect: Evaluation, truth: Player) -> None:
-    result = json.loads(json.dumps(run(truth, 3)))
+    result = json.loads(json.dumps(evaluate(truth, 3).as_dict()))
     assert tuple(result["scores"]) == SCORES
     assert (result["n"], result["weights"]) == (3, "truth")
     assert result["intervals"]["ceiling"] == pytest.approx([3 / (3 + 1.96**2), 1.0], abs=1e-3)
@@ -74,9 +74,9 @@ def test_held_out_splits_are_played_when_asked_for(truth: Player) -> None:
 
 def test_wrong_requests_are_one_line(truth: Player) -> None:
     with pytest.raises(RequestError, match="below 1"):
-        run(truth, 0)
+        evaluate(truth, 0)
     with pytest.raises(RequestError, match="no split named 'train'; there are heldout_pairs"):
-        run(truth, 1, splits=("train",))
+        evaluate(truth, 1, splits=("train",))
 
 
 def test_progress_is_told_score_by_score(truth: Player) -> None:

@@ -1,6 +1,5 @@
 """The straight path from noise (t = 0) to data (t = 1), and what the velocity network learns on it (spec image 5.5)."""
 
-import math
 from typing import Literal
 
 import torch
@@ -34,11 +33,6 @@ def clean_estimate(
 def shift_times(t: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "..."]:
     """Move times towards noise: t / (t + alpha - alpha t); alpha 1 leaves them, 0 and 1 stay where they are."""
     return t / (t + alpha - alpha * t)
-
-
-def length_shift(length: int) -> float:
-    """The alpha that suits a picture of `length` patches: e^mu, mu linear from 0.5 at 256 to 1.15 at 4096."""
-    return math.exp(0.5 + (length - 256) * 0.65 / 3840)
 
 
 def sample_times(

@@ -91,11 +91,6 @@ class Evaluation:
         return result
 
 
-def run(uni: Player, n: int = 500, progress: Heard | None = None, splits: Sequence[str] = ()) -> dict[str, object]:
-    """Scores on n items each, as plain values: `scores`, `n`, `weights`, and what explains them."""
-    return evaluate(uni, n, progress, splits).as_dict()
-
-
 def evaluate(uni: Player, n: int = 500, progress: Heard | None = None, splits: Sequence[str] = ()) -> Evaluation:
     """Play n items of every score; `splits` names held-out splits to play as well.
 
