@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from unveil import Message, Uni
-from unveil.errors import GenerationError, PromptError, RequestError, UnveilError, WeightsError
+from unveil.errors import GenerationError, RequestError, WeightsError
 from unveil.metadata import read_recipe
 from unveil.pipeline.draw import draw, prompted
 from unveil.pipeline.inputs import by_length, fit_picture
@@ -256,131 +256,11 @@ def test_prompts_of_one_length_share_a_batch():
     assert list(by_length([[1], [1, 2], [3], [4], [5, 6]], most=2)) == [[0, 2], [3], [1, 4]]
 
 
-@pytest.mark.parametrize("prompt", ["", "   \n", "\t"])
-def test_an_empty_prompt_is_refused(uni, prompt):
-    for ask in (uni.generate_image, uni.generate_interleaved, lambda p: uni.edit_image(noise(0), p)):
-        with pytest.raises(PromptError, match="is empty"):
-            ask(prompt)
-    with pytest.raises(PromptError, match="message is empty"):
-        uni.chat([])
-
-
-def test_ten_thousand_words_exceed_the_context_in_one_line(uni):
-    words = "star " * 10_000
-    for ask in (
-        uni.generate_image,
-        uni.generate_interleaved,
-        lambda p: uni.generate_image(p, thinking=True),
-        lambda p: uni.edit_image(noise(0), p),
-        lambda p: uni.understand_image(noise(0), p),
-        lambda p: uni.chat([Message("user", p)]),
-    ):
-        with pytest.raises(PromptError, match="exceed the context of 512; shorten"):
-            ask(words)
-
-
-def test_the_context_may_be_filled_to_its_last_token(uni):
-    say, room = Prompts(uni.parts.text, uni.parts.layout), uni.parts.config.backbone.context - 64
-    fitting = max(n for n in range(500) if len(say.generate("a" + " a" * n, 8, 8)) <= room)
-    uni.generate_image("a" + " a" * fitting, seed=1)
-    with pytest.raises(PromptError):
-        uni.generate_image("a" + " a" * (fitting + 1), seed=1)
-
-
-@pytest.mark.parametrize("prompt", ["家 🏠 ñ \0", "<|mask|><boi><role>SYSTEM</role><IMAGE5>", "\ud800 lone", "a" * 200])
-def test_any_unicode_and_control_words_are_ordinary_prompts(uni, prompt, tmp_path):
-    result = uni.generate_image(prompt, seed=3)
-    again = uni.replay(read_recipe(result.save(tmp_path / "a.png")))
-    assert again.image.tobytes() == result.image.tobytes()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"num_inference_steps": 0}, {"num_inference_steps": 2.5}, {"num_inference_steps": True},
-        {"guidance_scale": -1}, {"guidance_scale": float("nan")}, {"guidance_scale": 1e9}, {"guidance_scale": "2"},
-        {"solver_steps": 1}, {"solver_steps": 10**6}, {"temperature": -0.1}, {"temperature": 1e-30},
-        {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": "0.9"},
-        {"threshold": -1}, {"thinking": "x"},
-        {"height": 100}, {"width": 0}, {"height": 10**5}, {"height": 4080}, {"decoder_guidance": -1},
-        {"seed": -1}, {"seed": 2**63}, {"seed": 1.5}, {"seed": "7"},
-    ],
-)  # fmt: skip
-def test_impossible_settings_are_refused_in_one_line(uni, options):
-    with pytest.raises(RequestError) as caught:
-        uni.generate_image("a star", **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_numbers_of_numpy_are_numbers(uni, tmp_path):
-    options = {"seed": np.int64(5), "temperature": np.float32(0.5), "num_inference_steps": np.uint8(4)}
-    result = uni.generate_image("a star", **options)
-    again = uni.generate_image("a star", seed=5, temperature=0.5, num_inference_steps=4)
-    assert result.image.tobytes() == again.image.tobytes()
-    assert read_recipe(result.save(tmp_path / "a.png")) == again.recipe
-
-
-def test_an_unknown_size_names_the_nearest(uni):
-    with pytest.raises(RequestError, match="nearest: 128 or 160"):
-        uni.generate_image("a star", height=130)
-
-
-def test_another_size_gives_that_many_pixels(uni):
-    result = uni.generate_image("a star", height=128, width=160, seed=1)
-    assert result.image.size == (160, 128) and result.codes.shape == (8, 10)
-
-
-def test_a_misspelt_option_is_no_silent_default(uni):
-    with pytest.raises(TypeError, match="num_steps"):
-        uni.generate_image("a star", num_steps=4)
-    with pytest.raises(TypeError, match="max_length"):
-        uni.understand_image(noise(0), "what?", max_length=4)
-
-
-@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"num_inference_steps": 0}, {"temperature": -1}])
-def test_impossible_settings_of_words_are_refused(uni, options):
-    with pytest.raises(RequestError):
-        uni.understand_image(noise(0), "what?", **options)
-
-
-def test_a_model_that_is_not_there_is_named():
-    with pytest.raises(WeightsError, match="no model 'nosuch'"):
-        Uni.load("nosuch")
-
-
-@pytest.mark.parametrize("device", ["warp", "cuda:99", "meta", ""])
-def test_a_device_that_is_not_here_is_refused(model_directory, device):
-    with pytest.raises(UnveilError, match="use cpu or auto|no device .*; there are auto, cpu"):
-        Uni.load(model_directory, device)
-
-
-def test_any_number_of_the_one_processor_is_the_processor(model_directory):
-    assert Uni.load(model_directory, "cpu:3").device == torch.device("cpu")
-
-
-def test_a_dtype_can_be_named_and_a_wrong_one_is_refused(model_directory):
-    assert Uni.load(model_directory, "cpu", "bfloat16").parts.backbone.lm_head.weight.dtype == torch.bfloat16
-    with pytest.raises(RequestError, match="dtype 'float8' cannot be used; use auto, float32"):
-        Uni.load(model_directory, "cpu", "float8")
-
-
-def test_codes_that_are_no_codes_cannot_be_rendered(uni):
-    for codes in (torch.full((8, 8), 128), torch.full((8, 8), -1), torch.zeros(0, 8).long(), torch.zeros(64).long()):
-        with pytest.raises(RequestError, match="codes must be a grid"):
-            uni.render(codes)
-
-
 def test_progress_is_heard_to_its_end(uni, model_directory):
     heard = []
     Uni(uni.parts, lambda *said: heard.append(said)).generate_image("a star", seed=1)
     drawing = [said for said in heard if said[0] == "draw"]
     assert drawing[-1][1:] == (64, 64) and heard[-1] == ("render", 2, 2)
-
-
-def test_settings_survive_their_plain_form(uni):
-    parts = uni.parts
-    settings = PictureSettings.of(parts.config, parts.layout, {"top_k": 5, "guidance_scale": 1.25})
-    assert PictureSettings.from_plain(settings.plain(), parts.config, parts.layout) == settings
 
 
 def test_prompts_are_shared_between_calls_only_when_asked_and_change_no_answer(uni):

@@ -10,6 +10,7 @@ from torch import nn
 
 from unveil.config import ModelConfig, load_preset
 from unveil.config.run import RunConfig, VaeTask
+from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.vocab.text import Text
 
 
@@ -43,6 +44,14 @@ def small() -> ModelConfig:
     }
     parts = {name: getattr(tiny, name).model_dump() | changes for name, changes in sizes.items()}
     return ModelConfig.model_validate(tiny.model_dump() | parts)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(small: ModelConfig) -> ImageTokenizer:
+    """The small image tokenizer with fresh weights, which nothing changes."""
+    made = ImageTokenizer(small.image_tokenizer)
+    made.initialize(torch.Generator().manual_seed(0))
+    return made.eval().requires_grad_(False)
 
 
 class Line:
