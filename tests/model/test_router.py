@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from unveil.config import load_preset
 from unveil.model.backbone import experts as module
@@ -143,8 +144,8 @@ def test_bfloat16_visits_are_summed_in_float32(name: str) -> None:
     ("dtype", "shape", "grouped"),
     [
         (torch.float32, (16, 8, 16), True),
-        (torch.bfloat16, (16, 8, 16), True),
-        (torch.bfloat16, (16, 4, 16), False),  # rows of 8 bytes
+        (torch.float32, (16, 3, 16), False),  # rows of 12 bytes
+        (torch.bfloat16, (16, 8, 16), False),  # on a CPU a kernel for every number of rows
         (torch.float64, (16, 8, 16), False),
     ],
 )
@@ -161,3 +162,28 @@ def test_the_engine_groups_what_can_be_grouped_and_sorts_the_rest(monkeypatch, d
     assert used == ["grouped" if grouped else "sorted"]
     trained = module.apply_experts(*given)
     assert torch.allclose(sampled, trained, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "rounded"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_in_half_precision_a_cpu_meets_few_numbers_of_rows_and_every_token_gets_its_own(dtype, rounded) -> None:
+    experts, x = weights(dtype), normal(120, 16).to(dtype)
+    chosen = torch.cat([torch.full((n,), n, dtype=torch.long) for n in range(16)])[:, None]  # n tokens to expert n
+    share = torch.ones(120, 1, dtype=dtype)
+    with Rows() as met:
+        mixed = module.apply_experts_sorted(x, experts, chosen, share)
+    assert met.seen - {0} == ({1, 2, 4, 8, 16} if rounded else set(range(1, 16)))
+    expected = apply_experts_reference(x, experts, chosen, share)
+    assert torch.allclose(mixed, expected, rtol=2**-7 if rounded else 1e-5, atol=1e-4)
+
+
+class Rows(TorchFunctionMode):
+    """Notes how many rows each product has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = set[int]()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.linear:
+            self.seen.add(len(args[0]))
+        return func(*args, **(kwargs or {}))

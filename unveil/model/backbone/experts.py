@@ -97,7 +97,7 @@ def apply_experts_sorted(
     counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0]).tolist()
 
     def by_expert(rows: Float[Tensor, "N*K in"], matrices: Tensor | QuantizedWeight) -> Float[Tensor, "N*K out"]:
-        return torch.cat([F.linear(r, w) for r, w in zip(rows.split(counts), matrices.unbind(), strict=True)])
+        return torch.cat([_product(r, w) for r, w in zip(rows.split(counts), matrices.unbind(), strict=True)])
 
     inner = F.silu(by_expert(visits, experts.gate)) * by_expert(visits, experts.up)  # (N * K, F)
     return _combine(by_expert(inner, experts.down), order, weights, x.dtype)
@@ -148,6 +148,18 @@ def gated_mlp(
     return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
 
 
+def _product(rows: Float[Tensor, "N in"], matrix: Float[Tensor, "out in"]) -> Float[Tensor, "N out"]:
+    """rows matrix^T; in half precision on a CPU with rows of zeros up to the next power of two.
+
+    There oneDNN compiles a kernel for each number of rows, over half a MB, and keeps it for the life of the process;
+    experts meet all kinds of numbers.
+    """
+    if not len(rows) or rows.device.type != "cpu" or rows.dtype.itemsize != 2:
+        return F.linear(rows, matrix)
+    filled = F.pad(rows, (0, 0, 0, (1 << (len(rows) - 1).bit_length()) - len(rows)))
+    return F.linear(filled, matrix)[: len(rows)]
+
+
 def _visits_by_expert(
     x: Float[Tensor, "N D"], chosen: Int[Tensor, "N K"]
 ) -> tuple[Float[Tensor, "N*K D"], Int[Tensor, " N*K"]]:
@@ -184,11 +196,12 @@ def apply_experts_sampling(
 
 
 def groupable(x: Float[Tensor, "N D"], experts: ExpertWeights) -> bool:
-    """Whether PyTorch's grouped product takes them: rows of a multiple of 16 bytes; bfloat16, on a CPU also float32.
+    """Whether PyTorch's grouped product takes them: float32 on a CPU, elsewhere bfloat16; rows of whole 16 bytes.
 
-    Experts in few bits would all become floats at once there.
+    Experts in few bits would all become floats at once there. On a CPU bfloat16 would meet any number of rows, which
+    `_product` avoids.
     """
-    precise = x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and x.device.type == "cpu")
+    precise = x.dtype == (torch.float32 if x.device.type == "cpu" else torch.bfloat16)
     whole = all(width * x.element_size() % 16 == 0 for width in experts.gate.shape[1:])
     return precise and whole and isinstance(experts.gate, Tensor)
 
