@@ -26,6 +26,8 @@ class Recipe:
     source: list[list[int]] | None = None  # edit: the codes of the picture that was changed
     pinned: list[list[int | None]] | None = None  # codes that were kept from an earlier picture, null where drawn anew
     number: int | None = None  # interleave: which picture of the story, from 0
+    precision: str = "float32"  # how the weights were held
+    made_on: str = ""  # PyTorch, device and threads: with others the last bits differ
     version: str = VERSION
 
     def texts(self) -> dict[str, str]:
@@ -36,6 +38,8 @@ class Recipe:
             "seed": str(self.seed),
             "settings": json.dumps(dict(self.settings)),
             "weights": self.weights,
+            "precision": self.precision,
+            "made_on": self.made_on,
             "version": self.version,
             "Software": f"unveil {self.version}",
         }
@@ -58,6 +62,8 @@ def read_recipe(path: Path) -> Recipe:
             source=None if source is None else json.loads(source),
             pinned=None if pinned is None else json.loads(pinned),
             number=None if number is None else int(number),
+            precision=texts.get("precision", "float32"),  # pictures from before it do not tell
+            made_on=texts.get("made_on", ""),
             version=texts["version"],
         )
     except KeyError as error:

@@ -32,7 +32,8 @@ def replay(
     recipe, before = read_recipe(file), load_picture(file)
     if recipe.version != VERSION:
         note(f"{file} was made by unveil {recipe.version}, this is {VERSION}; the pixels may differ")
-    with open_model(model, device, quiet, decoder, memory=memory, dtype=dtype) as uni:
+    held = recipe.precision if dtype == "auto" else dtype
+    with open_model(model, device, quiet, decoder, memory=memory, dtype=held) as uni:
         result = uni.replay(recipe)
     if output is not None:
         result.save(output)
@@ -42,4 +43,8 @@ def replay(
     else:
         say(f"{file}: {'identical' if same else 'different'} (seed {recipe.seed}, weights {recipe.weights})")
     if not same:
+        now = result.recipe
+        note(
+            f"made in {recipe.precision} by {recipe.made_on or 'an earlier unveil'}; now {now.precision}, {now.made_on}"
+        )
         raise typer.Exit(1)

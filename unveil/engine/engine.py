@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -246,9 +247,12 @@ class Engine:
             return self._fail(filling.handle, error)
         tokens = filling.tokens
         if filling.task.allowed.first == self.layout.image_offset:
-            self._tell(filling.handle, "picture", tokens=tuple(tokens))
+            try:
+                self._tell(filling.handle, "picture", tokens=tuple(tokens))
+            except Exception as raised:
+                return self._fail(filling.handle, raised)
         filling.handle.finish(tokens)
-        self._tell(filling.handle, "done", tokens=tuple(tokens))
+        self._tell_last(filling.handle, "done", tokens=tuple(tokens))
 
     def _dismiss(self, handle: Handle, error: Exception) -> None:
         """Fail one who still waits."""
@@ -258,7 +262,16 @@ class Engine:
 
     def _fail(self, handle: Handle, error: Exception) -> None:
         handle.finish([], error)
-        self._tell(handle, "failed", error=error)
+        self._tell_last(handle, "failed", error=error)
+
+    def _tell_last(
+        self, handle: Handle, kind: Kind, *, tokens: tuple[int, ...] = (), error: Exception | None = None
+    ) -> None:
+        """Tell how it went. A listener that raises now can change nothing, and must not harm the others."""
+        try:
+            self._tell(handle, kind, tokens=tokens, error=error)
+        except Exception as raised:
+            warnings.warn(f"a listener of request {handle.number} raised at '{kind}': {raised!r}", stacklevel=2)
 
     def _tell(
         self,

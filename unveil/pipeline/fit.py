@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -84,11 +84,13 @@ def place_parts(
     if best == "fp8":
         check_fp8(device)
     if budget is None:
-        return filled(source, device, floats_of(best), format_of(best)), Placed(device, best, why)
+        parts = filled(source, device, floats_of(best), format_of(best))
+        return replace(parts, precision=best), Placed(device, best, why)
     meter = Meter(device)
     precisions = down_from(best) if asked is None else (best,)
     plan = _fitting(source, meter, budget, precisions)
-    return settle(source, plan, device), Placed(device, plan.precision, "", plan, meter)
+    parts = replace(settle(source, plan, device), precision=plan.precision)
+    return parts, Placed(device, plan.precision, "", plan, meter)
 
 
 def choose_precision(name: str | torch.dtype) -> Precision | None:

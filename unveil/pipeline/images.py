@@ -4,6 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from unveil.metadata import Recipe
 from unveil.pictures import PictureInput, load_picture
 from unveil.pipeline.draw import Drawn, draw, edited, pinned, planned, prompted
@@ -100,7 +102,10 @@ def edit(
 
 def recipe_of(parts: Parts, task: str, prompt: str, seed: int, settings: PictureSettings) -> Recipe:
     """What a picture depends on."""
-    return Recipe(task, prompt, seed, settings.plain(), parts.hash)
+    threads = f", {torch.get_num_threads()} threads" if parts.device.type == "cpu" else ""
+    tiled = ", the VAE in tiles" if parts.vae.use_tiling else ""
+    made_on = f"PyTorch {torch.__version__} on {parts.device.type}{threads}{tiled}"
+    return Recipe(task, prompt, seed, settings.plain(), parts.hash, precision=parts.precision, made_on=made_on)
 
 
 def _results(recipes: Sequence[Recipe], drawn: Sequence[Drawn], start: float, watch: Watch) -> list[ImageResult]:

@@ -92,6 +92,7 @@ def draw_at(
     below = torch.nextafter(sums[..., -1], sums.new_zeros(()))  # so that rounding never reaches the sum itself
     goal = torch.minimum(numbers.to(sums) * sums[..., -1], below)  # (*batch)
     tokens = torch.searchsorted(sums, goal[..., None], right=True).squeeze(-1)
+    tokens = tokens.clamp_max(sums.shape[-1] - 1)  # past the end where the chances are NaN, as their confidence tells
     return tokens, chances.gather(-1, tokens[..., None]).squeeze(-1)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from unveil.config import ModelConfig, load_config
 from unveil.errors import WeightsError
 from unveil.model.backbone import Backbone
-from unveil.model.hold import hold
+from unveil.model.hold import Precision, hold
 from unveil.model.image_decoder import CodeEmbedding, ImageDecoder, build_vae
 from unveil.model.image_tokenizer import ImageTokenizer
 from unveil.model.image_tokenizer.retrieval import Retrieval
@@ -70,6 +70,7 @@ class Parts:
     hash: str
     absent: Mapping[str, str] = field(default_factory=dict)  # part without weights -> the line that says so
     residency: Turns | None = None  # none: every part lies where it was loaded
+    precision: Precision = "float32"
 
     def enter(self, part: str) -> torch.device:
         """The device where a part works; it lies there when this returns."""
