@@ -2,6 +2,7 @@
 
 import random
 import threading
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -272,3 +273,25 @@ def test_many_threads_may_ask_and_wait_at_once(backbone, layout):
     for thread in threads:
         thread.join()
     assert [found[i] for i in range(8)] == solo
+
+
+@pytest.mark.parametrize("kind", ["step", "block", "picture", "failed", "done"])
+def test_a_hearer_that_raises_harms_nobody_else(backbone, layout, kind):
+    def bad(event):
+        if event.kind == kind:
+            raise ZeroDivisionError
+
+    engine = Engine(backbone, layout)
+    steps = {"steps": 2, "on_step": lambda event: 1 / 0} if kind == "failed" else {"steps": 2}
+    first, second = engine.submit(picture([1, 2], heard=bad, **steps)), engine.submit(picture([1, 3]))
+    alone = Engine(backbone, layout)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert second.tokens() == alone.submit(picture([1, 3])).tokens()
+        found = tokens_of(first)
+    if kind == "done":  # nothing is left that could fail
+        assert found == alone.submit(picture([1, 2], steps=2)).tokens()
+    else:
+        assert isinstance(found, ZeroDivisionError)
+    assert [f"raised at '{kind}'" in str(w.message) for w in warned] == [True] * (kind in ("failed", "done"))
+    assert engine.cache_bytes == 0 and not engine.running
