@@ -25,6 +25,7 @@ def written(tmp_path, texts):
         dataclasses.replace(GENERATE, task="edit", source=[[1, 2], [3, 4]]),
         dataclasses.replace(GENERATE, task="interleave", number=2),
         dataclasses.replace(GENERATE, pinned=[[1, None], [None, 4]]),
+        dataclasses.replace(GENERATE, precision="int4", made_on="PyTorch 2 on cpu, 1 threads"),
     ],
 )
 def test_a_recipe_comes_back_from_its_png(tmp_path, recipe):

@@ -1,5 +1,7 @@
 """Words under constraints: answers that are one of a few, and texts of which only the blanks are written."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,7 +123,7 @@ def ever_ahead(result) -> bool:
     """Whether a token was written while one before it was open."""
     (stage,) = result.trace.stages
     opened = [[cell.token is None for cell in moment] for moment in stage.moments()]
-    return any(before and not after for moment in opened for before, after in zip(moment, moment[1:], strict=False))
+    return any(before and not after for moment in opened for before, after in pairwise(moment))
 
 
 def test_words_are_written_from_left_to_right_where_that_is_asked(uni):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unveil.errors import RequestError
@@ -264,6 +265,20 @@ def test_replay_of_a_retouched_picture_leaves_with_1(unveil, model_directory, st
     star.write_bytes(encode(pixels, ".png", texts))
     outcome = unveil("replay", star, "--json", "--model", model_directory)
     assert outcome.code == 1 and json.loads(outcome.out)["identical"] is False
+    where = f"by PyTorch {torch.__version__} on cpu, {torch.get_num_threads()} threads"
+    assert f"made in float32 {where}; now float32, {where.removeprefix('by ')}" in outcome.err
+
+
+def test_replay_holds_the_weights_as_they_were_held(unveil, model_directory, tmp_path):
+    file, drawn = tmp_path / "small.png", ("a red star", "--seed", 7, "--model", model_directory)
+    assert unveil("generate", *drawn, "-o", file, "--dtype", "int4").code == 0
+    assert unveil("generate", *drawn, "-o", tmp_path / "large.png").code == 0
+    assert Image.open(file).tobytes() != Image.open(tmp_path / "large.png").tobytes()
+    assert Image.open(file).text["precision"] == "int4"
+    outcome = unveil("replay", file, "--model", model_directory)
+    assert outcome.code == 0 and "identical" in outcome.out
+    other = unveil("replay", file, "--dtype", "float32", "--model", model_directory)
+    assert other.code == 1 and "made in int4 by" in other.err and "now float32" in other.err
 
 
 def test_replay_with_other_weights_is_an_error(refused, other_directory, star):

@@ -73,12 +73,24 @@ def tokens_of(handle):
         return error
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("nan", GenerationError), ("raise", ValueError)])
-def test_a_poisoned_request_fails_alone(backbone, layout, fault, kind):
-    asked = mixed(9, poisoned=(0, 4))
-    solo = [Engine(backbone, layout, batch_invariant=True).submit(r).tokens() for r in asked]
+@pytest.mark.parametrize(
+    ("fault", "kind", "chance"),
+    [
+        ("nan", GenerationError, Draw()),
+        ("nan", GenerationError, Draw(1.0)),
+        ("nan", GenerationError, Draw(1.0, top_k=3, top_p=0.9)),
+        ("raise", ValueError, Draw()),
+    ],
+)
+def test_a_poisoned_request_fails_alone(backbone, layout, fault, kind, chance):
+    def asked():
+        for request in mixed(9, poisoned=(0, 4)):
+            policy = replace(request.policy, draw=chance)
+            yield replace(request, policy=policy, generator=torch.Generator().manual_seed(3))
+
+    solo = [Engine(backbone, layout, batch_invariant=True).submit(r).tokens() for r in asked()]
     engine = Engine(Faulty(backbone, fault), layout, batch_invariant=True)
-    found = [tokens_of(handle) for handle in [engine.submit(r) for r in asked]]
+    found = [tokens_of(handle) for handle in [engine.submit(r) for r in asked()]]
     assert [isinstance(f, kind) for f in found] == [i in (0, 4) for i in range(9)]
     assert [f for i, f in enumerate(found) if i not in (0, 4)] == [s for i, s in enumerate(solo) if i not in (0, 4)]
     assert engine.cache_bytes == 0 and not engine.running
