@@ -1,5 +1,7 @@
 """What can be asked of `Uni` and what cannot: that is one line of ours, before any work."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,15 @@ LEFT = np.arange(8) < np.full((8, 1), 4)
         (lambda uni: uni.generate_image("a", codes=[[1, 2], [3]], keep=LEFT), "codes must be a grid"),
         (lambda uni: uni.generate_image("a", codes=CODES.double().numpy(), keep=LEFT), "codes must be a grid"),
         (lambda uni: uni.generate_image("a", codes=object(), keep=LEFT), "codes must be a grid"),
-        (lambda uni: uni.render(CODES, height=128), "rendered from codes has their size; leave out height and width"),
+        (lambda uni: uni.render(CODES, height=128), "codes are rendered by solver_steps and decoder_guidance alone"),
+        (lambda uni: uni.render(CODES, guidance_scale=2.0, sprint="paper"), "leave out guidance_scale and sprint"),
+        (lambda uni: uni.generate_image("a", image_guidance_scale=2), "earlier picture.*leave out image_guid"),
+        (lambda uni: uni.generate_images(["a"], [1], image_guidance_scale=2), "leave out image_guidance_scale"),
+        (lambda uni: uni.edit_image(IMAGE, "a", width=64), "the size of the model's pictures; leave out width"),
+        (lambda uni: uni.generate_image("a", temperature=-1), "temperature must be a number from 0 to 100, not -1"),
+        (lambda uni: uni.generate_image("a", temperature=0.001), "temperature must be 0, or a number from 0.01"),
+        (lambda uni: uni.retrieve([IMAGE], "star " * 60), "tokens; pictures are found by 48 at most: shorten it"),
+        (lambda uni: [*uni.stream_text(lambda u: u.generate_image("a"))], "gives no words; follow it with `stream`"),
         (lambda uni: Uni.load("tiny", memory=24), "'24' is no amount of memory; write it as 24GB"),
     ]
     + [
@@ -42,6 +52,18 @@ def test_what_cannot_be_asked_of_the_library_is_one_line(uni, ask, why):
     with pytest.raises(UnveilError, match=why) as caught:
         ask(uni)
     assert "\n" not in str(caught.value) and isinstance(caught.value, PromptError | RequestError)
+
+
+def test_a_picture_of_another_shape_is_seen_in_its_middle_with_a_warning(uni):
+    wide = Image.new("RGB", (192, 64), "blue")
+    wide.paste(IMAGE, (64, 0))
+    with pytest.warns(UserWarning, match="^the picture: not a square; the model sees the middle alone$"):
+        found = uni.tokenize(wide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(uni.tokenize(IMAGE), found)
+    with pytest.warns(UserWarning, match="^1 of 2 pictures: not a square"):
+        uni.similarity([IMAGE, wide], ["a star"])
 
 
 def test_codes_can_be_a_tensor_an_array_or_rows(uni):

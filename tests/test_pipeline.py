@@ -186,6 +186,24 @@ def test_the_plan_is_told_and_the_picture_follows_it(uni):
     assert known.replay(result.recipe).image.tobytes() == result.image.tobytes()
 
 
+def test_a_plan_is_written_again_as_it_was_whatever_the_models_defaults_are_now(uni):
+    parts = uni.parts
+    words, header = parts.text.encode("white. large red star."), Prompts(parts.text, parts.layout).header(8, 8)
+    asked = Prompts(parts.text, parts.layout).think("a star")
+    known = reciting(uni, asked, [*words, *header, *[parts.layout.image_offset] * 64])
+    recipe = known.generate_image("a star", thinking=True, seed=1, guidance_scale=1.0).recipe
+    assert recipe.settings["words"]["tokens"] == parts.config.sampling.thinking_tokens
+    sampling = parts.config.sampling.model_copy(update={"thinking_tokens": 3})
+    now = Uni(dataclasses.replace(known.parts, config=parts.config.model_copy(update={"sampling": sampling})))
+    assert now.replay(recipe).thinking == known.replay(recipe).thinking == "white. large red star."
+    old = dataclasses.replace(recipe, settings={k: v for k, v in recipe.settings.items() if k != "words"})
+    assert known.replay(old).thinking == "white. large red star."
+    assert now.replay(old).thinking != "white. large red star."  # pictures from before have none, and get today's
+    for wrong in ({"tokens": 3}, [3], {**recipe.settings["words"], "order": "backwards"}):
+        with pytest.raises(RequestError, match="another version of unveil|no order 'backwards'"):
+            known.replay(dataclasses.replace(recipe, settings={**recipe.settings, "words": wrong}))
+
+
 def test_a_plan_without_a_picture_is_one_error(uni):
     with pytest.raises(GenerationError, match="never began its picture"):
         reciting(uni, [], [uni.parts.layout.pad] * 300).generate_image("a star", thinking=True, seed=1)

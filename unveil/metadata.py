@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
+from typing import TypeAlias
 
 from unveil.errors import PictureError
 from unveil.pictures import read_texts
 from unveil.version import VERSION
 
-Setting = int | float | bool | str | list[int] | None
+Setting: TypeAlias = "int | float | bool | str | list[int] | Mapping[str, Setting] | None"
 _CHANGED = "its text chunks were changed; only a PNG as unveil wrote it works"
 
 

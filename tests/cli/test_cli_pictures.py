@@ -220,6 +220,19 @@ def test_interleave_fills_a_directory(unveil, model_directory, tmp_path):
     assert summary["pages"][0]["text"] in (tmp_path / "x" / "s" / "story.md").read_text()
 
 
+def test_a_shorter_story_leaves_no_page_of_the_one_before(unveil, model_directory, tmp_path):
+    before = {"pages": [{"file": f"{n:02}.png"} for n in range(1, 9)] + [{"file": None}, {"file": "../x.png"}]}
+    for name in ("03.png", "08.png", "09.png", "mine.png"):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        (tmp_path / "s" / name).write_bytes(b"old")
+    (tmp_path / "x.png").write_bytes(b"old")
+    (tmp_path / "s" / "story.json").write_text(json.dumps(before))
+    outcome = unveil("interleave", "a car. it turns.", "-o", tmp_path / "s", "--json", "--model", model_directory)
+    written = {page["file"] for page in json.loads(outcome.out)["pages"]} - {None}
+    kept = {"09.png", "mine.png", "story.json", "story.md"}  # not pages of that story
+    assert {file.name for file in (tmp_path / "s").iterdir()} == written | kept and (tmp_path / "x.png").exists()
+
+
 def test_interleave_makes_its_directory_when_there_is_something_to_write(refused, model_directory, tmp_path):
     (tmp_path / "file").write_text("")
     assert "prompt is empty" in refused("interleave", "", "-o", tmp_path / "s", "--model", model_directory)

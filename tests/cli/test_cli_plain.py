@@ -58,6 +58,11 @@ def test_config_lists_shows_and_compares(unveil):
     assert unveil("config", "diff", "tiny", "tiny").out == ""
 
 
+def test_config_shows_a_released_directory(unveil, released_directory):
+    assert "backbone.experts = " in unveil("config", "show", released_directory).out
+    assert "name: " in unveil("config", "diff", "tiny", released_directory).out
+
+
 def test_config_names_the_nearest_preset(refused):
     assert "did you mean 'tiny'" in refused("config", "show", "tinny")
 

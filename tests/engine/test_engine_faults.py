@@ -3,6 +3,7 @@
 import random
 import threading
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -148,6 +149,37 @@ def test_a_listener_that_raises_fails_its_own_request(backbone, layout):
     assert second.tokens() == Engine(backbone, layout).submit(picture([1, 3])).tokens()
     with pytest.raises(ZeroDivisionError):
         first.tokens()
+
+
+@pytest.mark.parametrize("wait", [lambda engine, asked: asked.tokens(), lambda engine, asked: engine.step()])
+def test_a_listener_cannot_wait_for_its_own_engine_and_harms_nobody_by_trying(backbone, layout, wait):
+    engine = Engine(backbone, layout)
+    nested, other = picture([1, 5]), engine.submit(picture([1, 3]))
+    first = engine.submit(picture([1, 2], heard=lambda event: wait(engine, engine.submit(nested))))
+    last = engine.submit(picture([1, 4]))
+    for handle, prompt in ((other, [1, 3]), (last, [1, 4])):
+        assert handle.tokens() == Engine(backbone, layout).submit(picture(prompt)).tokens()
+    with pytest.raises(RequestError, match="a listener cannot wait for what it asks of its own engine"):
+        first.tokens()
+    while engine.step():
+        pass
+    assert engine.cache_bytes == 0 and not engine.running
+
+
+def test_who_is_let_go_by_a_listener_stays_let_go(backbone, layout):
+    engine = Engine(backbone, layout)
+
+    def heard(event):
+        last.cancel()
+        with suppress(RequestError):  # it refuses, and lets go of the cancelled
+            engine.unmask(picture([1, 5]).task, picture([1, 5]).policy)
+
+    engine.submit(picture([1, 2], heard=heard))
+    last = engine.submit(picture([1, 4], tokens=6, steps=1))  # would be done after this step
+    engine.step()
+    assert last.done and engine.cache_bytes == sum(filling.cache.nbytes for filling in engine.running)
+    with pytest.raises(CancelledError):
+        last.tokens()
 
 
 def test_without_memory_for_all_smaller_batches_give_the_same(backbone, layout):

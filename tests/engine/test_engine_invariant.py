@@ -35,25 +35,29 @@ def scores(model, lines, tile):
     return found.split([len(ids) for ids in lines])
 
 
-def company(count, generator):
-    lengths = torch.randint(1, 70, (count,), generator=generator).tolist()
+def company(count, generator, longest=69):
+    lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
     return [torch.randint(0, 2000, (n,), generator=generator) for n in lengths]
 
 
-def mismatches(model, tile):
+def mismatches(model, tile, needles=6, counts=(1, 4, 11), longest=69):
     generator, found = torch.Generator().manual_seed(0), 0
-    for needle in company(6, generator):
+    for needle in company(needles, generator):
         (alone,) = scores(model, [needle], tile)
-        for count in (1, 4, 11):
-            others = company(count, generator)
+        for count in counts:
+            others = company(count, generator, longest)
             for slot in (0, count // 2, count):
                 together = scores(model, [*others[:slot], needle, *others[slot:]], tile)
                 found += not torch.equal(together[slot], alone)
     return found
 
 
-def test_scores_are_bitwise_equal_alone_and_in_any_company(wide):
-    assert mismatches(wide, TILE) == 0
+@pytest.mark.parametrize(
+    ("needles", "counts", "longest"),
+    [(6, (1, 4, 11), 69), pytest.param(64, range(1, 34), 12, marks=pytest.mark.slow)],
+)
+def test_scores_are_bitwise_equal_alone_and_in_any_company(wide, needles, counts, longest):
+    assert mismatches(wide, TILE, needles, counts, longest) == 0
 
 
 def test_without_tiles_they_are_not_so_the_test_above_can_see_it(wide):

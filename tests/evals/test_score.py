@@ -5,6 +5,11 @@ import pytest
 from unveil.evals.score import Outcome, average, by_family, family_mean, wilson
 
 
+def test_an_interval_holds_its_mean_whatever_the_rounding() -> None:
+    ends = [wilson(k / n, n) for n in range(1, 200) for k in (0, 1, n - 1, n)]
+    assert [score for score in ends if not score.low <= score.value <= score.high] == []
+
+
 def test_the_interval_is_wilsons() -> None:
     score = wilson(0.9, 500)  # statsmodels proportion_confint(450, 500, method="wilson")
     assert (score.low, score.high) == pytest.approx((0.870582, 0.923326), abs=2e-5)

@@ -63,9 +63,8 @@ def test_keeping_the_prefix_gives_the_tokens_of_computing_it_again(backbone, lay
     assert run(backbone, layout, r) == run(backbone, layout, r, reuse_prefix=False)
 
 
-@settings(max_examples=60, deadline=None)
-@given(r=requests())
-def test_every_position_is_filled_once_in_time_and_only_with_allowed_ids(backbone, layout, r):
+def conserves(backbone, layout, r):
+    """Assert that a request fills every position once, in time, with ids it may use, and changes nothing else (G11)."""
     events = []
     new = run(backbone, layout, r, on_step=events.append)
     longest = max(len(row) for branch in [r["prompts"], *r["branches"]] for row in branch)
@@ -96,6 +95,19 @@ def test_every_position_is_filled_once_in_time_and_only_with_allowed_ids(backbon
         assert len(row) == length or ended
         if not r["stops"]:
             assert (filled[i, prefix:] == 1).all()  # the last block is filled in full
+
+
+@settings(max_examples=60, deadline=None)
+@given(r=requests())
+def test_every_position_is_filled_once_in_time_and_only_with_allowed_ids(backbone, layout, r):
+    conserves(backbone, layout, r)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(r=requests())
+def test_so_it_is_in_ten_thousand_cases(backbone, layout, r):
+    conserves(backbone, layout, r)
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from unveil.weights.manifest import read_manifest
 
 SCRIPT = Path(__file__).parents[2] / "recipes/tiny/blend.py"
 
@@ -17,3 +20,4 @@ def test_the_blend_lies_between_the_two_and_may_overwrite_one(tmp_path: Path) ->
     subprocess.run([sys.executable, SCRIPT, first, second, "0.6", second], check=True)
     found = load_file(second)
     assert torch.allclose(found["a"], torch.tensor([3.0, 4.0])) and found["b"].item() == 1
+    assert zlib.crc32(second.read_bytes()) == int(read_manifest(tmp_path).files["second.safetensors"].crc32, 16)

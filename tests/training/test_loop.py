@@ -259,6 +259,37 @@ def test_what_ships_is_the_running_mean_of_the_weights(line: type, settings: Set
     assert not torch.equal(saved.average["weight"], saved.weights["weight"])
 
 
+def test_a_run_that_goes_on_from_parts_finds_them_again_though_it_ships_over_them(
+    line: type, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop._save
+
+    def killed(*arguments: object) -> None:  # after the first shipping, before the first checkpoint after it
+        if arguments[-1]:
+            raise Stop
+        real(*arguments)
+
+    def started(file: Path) -> Objective:
+        objective = line()
+        if file.exists():
+            objective.module.load_state_dict(torch.load(file, weights_only=True))
+        return objective
+
+    for name in ("whole", "parted"):
+        run, file = settings(start="parts", checkpoint_every=2, directory=tmp_path / name), tmp_path / f"{name}.pt"
+
+        def ship(parts: dict[str, nn.Module], file: Path = file) -> None:
+            torch.save(parts["line"].state_dict(), file)
+
+        ship({"line": line(seed=5).module})
+        if name == "parted":
+            with monkeypatch.context() as patch, pytest.raises(Stop):
+                patch.setattr(loop, "_save", killed)
+                train(run, started(file), ship)
+        assert train(run, started(file), ship)
+    assert_equal(newest(run), newest(settings(start="parts", directory=tmp_path / "whole")))
+
+
 def test_a_complete_run_started_again_does_nothing(line: type, settings: Settings) -> None:
     run = settings()
     train(run, line(), no_ship)

@@ -8,6 +8,7 @@ import _thread
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ from unveil.errors import UnveilError
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and leave with its exit code; no traceback for anything a user can cause."""
     sys.unraisablehook = _interrupt_again
+    warnings.showwarning = lambda message, *_: note(f"note: {message}")  # without file and line
     _open_closed()
     try:
         code = _run(arguments)

@@ -30,7 +30,7 @@ def list_presets(as_json: options.AsJson = False) -> None:
 @config.command()
 def show(name: Name, as_json: options.AsJson = False) -> None:
     """Every number of NAME."""
-    values = dict(flatten(_find(name).model_dump(mode="json")))
+    values = dict(flatten(find_config(name).model_dump(mode="json")))
     if as_json:
         say_json(values)
     else:
@@ -40,7 +40,7 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
 @config.command()
 def diff(a: Name, b: Name, as_json: options.AsJson = False) -> None:
     """The numbers in which A and B differ."""
-    one, two = (dict(flatten(_find(name).model_dump(mode="json"))) for name in (a, b))
+    one, two = (dict(flatten(find_config(name).model_dump(mode="json"))) for name in (a, b))
     changed = {key: [one.get(key), two.get(key)] for key in one | two if one.get(key) != two.get(key)}
     if as_json:
         say_json(changed)
@@ -57,16 +57,27 @@ def flatten(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, 
             yield f"{above}{key}", value
 
 
-def _find(name: str) -> "ModelConfig":
-    """The configuration of a preset, a file or a directory."""
+def find_config(name: str) -> "ModelConfig":
+    """The configuration of a preset, a file, or a directory, ours or as released."""
     from unveil.config import load_config, load_preset, preset_names
     from unveil.files import check_links
 
     path = Path(name)
-    if name not in preset_names() and path.exists():
+    if name in preset_names() or not path.exists():
+        return load_preset(name)
+    if path.is_file():
         check_links(path)
-        return load_config(path / "config.yaml" if path.is_dir() else path)
-    return load_preset(name)
+        return load_config(path)
+    from unveil.pipeline.place import model_directory
+    from unveil.vocab.text import Text
+    from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
+    from unveil.weights.official_config import official_model_config
+    from unveil.weights.official_model import is_official
+
+    path = model_directory(name)
+    if is_official(path):
+        return official_model_config(path, Text.load(path / TOKENIZER_FILE))
+    return load_config(path / CONFIG_FILE)
 
 
 def _plain(value: object) -> str:

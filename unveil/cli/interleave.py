@@ -1,6 +1,8 @@
 """`unveil interleave`: a story as words and pictures in turn, in a directory."""
 
 import json
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +68,18 @@ def save_story(story: "StoryResult", prompt: str, directory: Path) -> dict[str, 
             page.image.save(directory / name)
             lines.append(f"![]({name})")
     summary = {"prompt": prompt, "seed": story.seed, "seconds": round(story.seconds, 3), "pages": pages}
+    _forget(directory, {p["file"] for p in pages})
     write_atomic(directory / "story.md", ("\n\n".join(lines) + "\n").encode("utf-8", "replace"))
     write_atomic(directory / "story.json", (json.dumps(summary, indent=1) + "\n").encode())
     return summary
+
+
+def _forget(directory: Path, kept: Collection[object]) -> None:
+    """Remove the pictures of an earlier story in the same place, as its story.json names them."""
+    try:
+        names = {page["file"] for page in json.loads((directory / "story.json").read_bytes())["pages"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names - set(kept):
+        if re.fullmatch(r"\d{2,}\.png", str(name)):
+            (directory / name).unlink(missing_ok=True)

@@ -1,15 +1,14 @@
 """`unveil plan`: what a model needs on the device and on the host, and what to choose when that is too much."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from unveil.cli import options
+from unveil.cli.config import find_config
 from unveil.cli.output import say, say_json
 
 if TYPE_CHECKING:
-    from unveil.config import ModelConfig
     from unveil.memory.plan import Need, Plan
 
 TaskName = Literal["generate", "understand", "edit", "anything"]
@@ -17,7 +16,7 @@ Amount = "24GB (thousand million bytes) or 24GiB."
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="A preset (needs no weights) or a model directory.")],
+    model: Annotated[str, typer.Argument(help="A preset or a YAML file (they need no weights), or a model directory.")],
     ram: Annotated[str, typer.Option("--ram", help="Memory of the host: " + Amount)],
     gpu: Annotated[str | None, typer.Option("--gpu", help="Memory of the GPU; none: plan for the CPU.")] = None,
     task: Annotated[TaskName, typer.Option("--task", help="What is asked for.")] = "generate",
@@ -29,7 +28,7 @@ def plan(
     from unveil.memory.moments import Work
     from unveil.memory.plan import Machine, down_from, parse_bytes, plans
 
-    host, config = parse_bytes(ram), _config(model)
+    host, config = parse_bytes(ram), find_config(model)
     machine, work = Machine(host, None) if gpu is None else Machine(parse_bytes(gpu), host), Work.of(config, task, size)
     asked = list(plans(config, work, machine, [dtype]))
     chosen = next((each for each in asked if each.fits), asked[1])  # the second is staged
@@ -51,24 +50,6 @@ def plan(
         say(f"{'faster' if chosen.fits else 'would fit'}: --dtype {other.precision}, {_peaks(other)}")
     if not chosen.fits and not better:
         say("nothing that is known here would fit")
-
-
-def _config(model: str) -> "ModelConfig":
-    """The configuration of a preset or of a directory, ours or as released."""
-    from unveil.config import load_config, load_preset, preset_names
-    from unveil.pipeline.place import model_directory
-    from unveil.vocab.text import Text
-    from unveil.weights.names import CONFIG_FILE, TOKENIZER_FILE
-    from unveil.weights.official_config import official_model_config
-    from unveil.weights.official_model import is_official
-
-    path = Path(model)
-    if model in preset_names() or not path.is_dir():
-        return load_preset(model)
-    path = model_directory(model)
-    if is_official(path):
-        return official_model_config(path, Text.load(path / TOKENIZER_FILE))
-    return load_config(path / CONFIG_FILE)
 
 
 def _row(need: "Need", plan: "Plan") -> dict[str, object]:

@@ -14,7 +14,9 @@ def replay(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Keep the new one.")] = None,
     model: options.Model = "tiny",
     device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    dtype: Annotated[
+        options.DtypeName, typer.Option("--dtype", help="Of weights; auto: as they were when the picture was made.")
+    ] = "auto",
     memory: options.Memory = None,
     decoder: options.Decoder = "normal",
     as_json: options.AsJson = False,

@@ -83,6 +83,7 @@ class Engine:
         self.cache_bytes = self.most_cache_bytes = 0  # of keys and values held by running requests
         self._numbers = itertools.count()
         self._entry, self._stepping = threading.Lock(), threading.RLock()
+        self._within = False  # a step
 
     def submit(self, request: Request) -> Handle:
         """Put a request into the queue.
@@ -129,14 +130,23 @@ class Engine:
                 assert not idle or done(), "nothing left to do, yet somebody waits"
 
     def step(self) -> bool:
-        """One denoise step of everybody who runs; whether there was anything to do."""
+        """One denoise step of everybody who runs; whether there was anything to do.
+
+        Raises RequestError when a listener asks for it: it is called in the middle of one.
+        """
         with self._stepping, torch.inference_mode():
-            self._leave()
-            self._join()
-            if not self.running:
+            if self._within:
+                raise RequestError("a listener cannot wait for what it asks of its own engine; ask after the step")
+            self._within = True
+            try:
+                self._leave()
+                self._join()
+                if self.running:
+                    self._pass(list(self.running))
+                    return True
                 return False
-            self._pass(list(self.running))
-            return True
+            finally:
+                self._within = False
 
     def _leave(self) -> None:
         """Let go of those who were cancelled or are too late."""
@@ -197,7 +207,8 @@ class Engine:
             self._pass(fillings[len(fillings) // 2 :])
             return
         for filling, tokens, confidence in scored:
-            self._commit(filling, tokens, confidence)
+            if filling in self.running:  # a listener may have let it go
+                self._commit(filling, tokens, confidence)
 
     def _score(self, fillings: list[Filling]) -> list[tuple[Filling, Int[Tensor, " n"], Float[Tensor, " n"]]]:
         """Candidates and confidences for the masked positions of each request, on the CPU."""

@@ -77,7 +77,7 @@ def sweep(steps: int, threshold: float, guidance: float) -> list[Setting]:
     base = Setting(steps, threshold, guidance)
     counts = [s for s in (1, 2, 4, 8, 16) if s < steps] + [steps]
     found = [replace(base, steps=s, guidance=g) for s in counts for g in (1.0, guidance)]
-    found += [replace(base, threshold=t) for t in (0.5, 0.7, 0.9, 0.95)]
+    found += [replace(base, threshold=t) for t in (0.5, 0.7, 0.9, 0.95, 1.0)]
     found += [replace(base, guidance=g) for g in (2.5, 4.0)]
     found += [replace(base, steps=s, cache=cache) for s in (min(8, steps), steps) for cache in CACHES]
     return list(dict.fromkeys(found))

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from unveil.evals.pareto import CACHES, Point, best
 
@@ -16,7 +17,7 @@ _MARKS = dict(zip(CACHES, "osD^", strict=True))
 
 
 def plot(points: Sequence[Point], title: str) -> bytes:
-    """A PNG. A cross bar is a 95% interval; the line joins the points that no other beats."""
+    """A PNG. A cross bar is a 95% interval; the points that none beats are joined, and show steps and threshold."""
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
     for axes, (cost, label) in zip(figure.subplots(1, len(_COSTS), sharey=True), _COSTS, strict=True):
@@ -31,10 +32,12 @@ def plot(points: Sequence[Point], title: str) -> bytes:
                     look = {"alpha": 0.7, "elinewidth": 0.5, "markersize": 5}
                     axes.errorbar(x, y, yerr=bars, fmt=mark, color=color, label=f"{cache}, {who}", **look)
         for p in front:
-            axes.annotate(
-                str(p.steps), (getattr(p, cost), p.quality), textcoords="offset points", xytext=(4, 4), size=7
-            )
+            where, name = (getattr(p, cost), p.quality), f"{p.steps}, {p.threshold:g}"
+            axes.annotate(name, where, textcoords="offset points", xytext=(-3, 4), ha="right", size=7)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("pictures the oracle finds right")

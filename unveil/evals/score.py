@@ -42,7 +42,7 @@ def wilson(mean: float, count: int) -> Score:
     share = _Z**2 / count
     middle = (mean + share / 2) / (1 + share)
     half = _Z * math.sqrt(mean * (1 - mean) / count + share / (4 * count)) / (1 + share)
-    return Score(mean, max(0.0, middle - half), min(1.0, middle + half), count)
+    return Score(mean, min(mean, max(0.0, middle - half)), max(mean, min(1.0, middle + half)), count)
 
 
 def average(outcomes: Iterable[Outcome]) -> Score:

@@ -68,7 +68,7 @@ def generate(
     parts.require("code_embedding", "decoder", "vae")
     streams = [Streams.of(seed) for seed in chosen]
     if settings.thinking:
-        words = settings.words(parts.config, parts.config.sampling.thinking_tokens)
+        settings, words = settings.with_words(parts.config, parts.config.sampling.thinking_tokens)
         drawings = planned(parts, said, streams, settings, words, watch)
     else:
         drawings = prompted(parts, said, settings)

@@ -1,6 +1,7 @@
 """Requests as the model takes them: pictures on its grid, prompts that fit its context, batches of one length."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def one_each(**given: Sequence[object] | Tensor) -> None:
         raise RequestError(f"{' and '.join(counts)}; a batch has one of each for every picture")
 
 
+def refuse(options: Mapping[str, object], names: Collection[str], why: str) -> None:
+    """Raise RequestError for options that would not count."""
+    idle = [name for name, value in options.items() if name in names and value is not None]
+    if idle:
+        raise RequestError(f"{why}; leave out {' and '.join(idle)}")
+
+
 def check_room(prefix: Sequence[int], tokens: int, parts: Parts, what: str) -> None:
     """Raise PromptError unless N tokens of prompt and M to be written fit a context of L."""
     limit = parts.config.backbone.context
@@ -61,9 +69,15 @@ def fit_picture(picture: Image.Image, config: ModelConfig) -> Image.Image:
 def tokenize(parts: Parts, sources: Sequence[PictureInput]) -> Int[Tensor, "B h w"]:
     """The codes of pictures, on the CPU."""
     parts.require("image_tokenizer")
-    fitted = [np.array(fit_picture(load_picture(source), parts.config)) for source in sources]
-    if not fitted:
+    pictures, (high, wide) = [load_picture(source) for source in sources], parts.config.sampling.grid
+    if not pictures:
         raise RequestError("no picture was given; give at least one")
+    cut = sum(picture.width * high != picture.height * wide for picture in pictures)
+    if cut:
+        shape = "a square" if high == wide else f"{wide} to {high}"
+        count = "the picture" if len(pictures) == 1 else f"{cut} of {len(pictures)} pictures"
+        warnings.warn(f"{count}: not {shape}; the model sees the middle alone", stacklevel=2)
+    fitted = [np.array(fit_picture(picture, parts.config)) for picture in pictures]
     parts.enter("image_tokenizer")
     rows = rows_of(parts)
     chunks = [torch.from_numpy(np.stack(fitted[i : i + rows])) for i in range(0, len(fitted), rows)]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from unveil.pipeline.inputs import rows_of
 from unveil.pipeline.watch import Moment
 from unveil.scenes.render import render
 from unveil.scenes.sample import crowded_scene, generator
@@ -21,7 +22,7 @@ from unveil.vocab.layout import Layout
 from unveil.weights.read import Parts
 
 MASKED = (128, 128, 128)
-_SCENES, _CHUNK = 256, 64
+_SCENES = 256
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def code_colors(parts: Parts) -> UInt8[Tensor, "codes 3"]:
     size, (rows, columns) = parts.config.image_tokenizer.patch_size, parts.config.sampling.grid
     side, device = -(-size * max(rows, columns) // LATTICE) * LATTICE, parts.enter("image_tokenizer")
     sums, counts = torch.zeros(parts.layout.codes, 3), torch.zeros(parts.layout.codes)
-    for first in range(0, _SCENES, _CHUNK):
-        scenes = [crowded_scene(generator("preview", "colors", i)) for i in range(first, first + _CHUNK)]
+    together = rows_of(parts)
+    for first in range(0, _SCENES, together):
+        scenes = [crowded_scene(generator("preview", "colors", i)) for i in range(first, first + together)]
         pixels = np.stack([render(scene, side)[: rows * size, : columns * size] for scene in scenes])
         codes = parts.image_tokenizer.tokenize(torch.from_numpy(pixels)).cpu().flatten()
-        patches = torch.from_numpy(pixels).float().view(_CHUNK, rows, size, columns, size, 3).mean((2, 4))
+        patches = torch.from_numpy(pixels).float().view(together, rows, size, columns, size, 3).mean((2, 4))
         sums.index_add_(0, codes, patches.view(-1, 3))
         counts += codes.bincount(minlength=len(counts))
     seen = counts > 0

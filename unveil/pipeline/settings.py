@@ -4,7 +4,7 @@ import hashlib
 import math
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Self, TypedDict, TypeVar, get_args
 
 import numpy as np
@@ -120,6 +120,7 @@ class PictureSettings:
     sprint: Rule | None = None
     text_keep_ratio: float | None = None
     image_keep_ratio: float | None = None
+    words: TextSettings | None = None  # of a plan or a story: how what stands before the picture is written
 
     def __post_init__(self) -> None:
         _whole("the number of denoise steps", self.steps, 1, 10_000)
@@ -176,10 +177,13 @@ class PictureSettings:
     @classmethod
     def from_plain(cls, plain: Mapping[str, object], config: ModelConfig, layout: Layout) -> Self:
         """The inverse of `plain`. Raises RequestError for anything it would not give: files can be changed."""
-        later = {"turbo", "sprint", "text_keep_ratio", "image_keep_ratio"}  # pictures from before them have none
-        if set(plain) | later != {field.name for field in fields(cls)}:
+        later = {"turbo", "sprint", "text_keep_ratio", "image_keep_ratio", "words"}  # pictures from before have none
+        words = plain.get("words")
+        named = words is None or (isinstance(words, Mapping) and set(words) == {f.name for f in fields(TextSettings)})
+        if set(plain) | later != {field.name for field in fields(cls)} or not named:
             raise RequestError("the settings were written by another version of unveil; make the picture anew")
-        made = cls(**plain)  # type: ignore[arg-type]
+        written = TextSettings(**words) if isinstance(words, Mapping) else None
+        made = cls(**{**plain, "words": written})  # type: ignore[arg-type]
         if made.turbo != (config.sampling.solver == "turbo"):
             wanted = "turbo" if made.turbo else "normal"
             raise RequestError(f"the picture was rendered by the {wanted} decoder; load the model with that one")
@@ -192,9 +196,13 @@ class PictureSettings:
         """All settings as JSON has them."""
         return asdict(self)
 
-    def words(self, config: ModelConfig, tokens: int) -> TextSettings:
-        """How the words around such a picture are written: by the model's defaults, whatever the picture asks."""
-        return TextSettings.of(config, {}, tokens)
+    def with_words(self, config: ModelConfig, tokens: int) -> tuple[Self, TextSettings]:
+        """The same with words before the picture, and how they are written: by the model's defaults if it says nothing.
+
+        tokens: how many at most, by default.
+        """
+        words = self.words or TextSettings.of(config, {}, tokens)
+        return replace(self, words=words), words
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -283,8 +291,8 @@ def _number(name: str, value: object, low: float, high: float) -> float:
 def _check_draw(threshold: object, temperature: object, top_k: object, top_p: object) -> None:
     """Raise RequestError for limits of drawing that would give no numbers."""
     _number("the threshold", threshold, 0, 1e6)
-    if temperature != 0:
-        _number("the temperature", temperature, 0.01, 100)
+    if temperature != 0 and _number("the temperature", temperature, 0, 100) < 0.01:
+        raise RequestError(f"the temperature must be 0, or a number from 0.01 to 100, not {temperature}")
     if top_k is not None:
         _whole("top_k", top_k, 1, 1_000_000)
     if top_p is not None:

@@ -6,6 +6,7 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import TypeVar
 
+from unveil.errors import RequestError
 from unveil.pipeline.results import TextResult
 from unveil.pipeline.watch import Moment
 from unveil.weights.read import Parts
@@ -57,6 +58,8 @@ def words_so_far(moments: Generator[Moment | TextResult, None, None], parts: Par
     given = ""
     with closing(moments):
         for part in moments:
+            if not isinstance(part, Moment | TextResult):
+                raise RequestError("this request gives no words; follow it with `stream`, pictures with `stream_image`")
             now = part.text if isinstance(part, TextResult) else _sure(part, parts)
             if len(now) > len(given):
                 yield now[len(given) :]

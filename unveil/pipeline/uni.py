@@ -16,10 +16,10 @@ from unveil.memory.plan import parse_bytes
 from unveil.metadata import Recipe
 from unveil.pictures import PictureInput
 from unveil.pipeline.draw import render_codes
-from unveil.pipeline.find import similarity
+from unveil.pipeline.find import checked_query, similarity
 from unveil.pipeline.fit import Budget, Placed, choose_precision, place_parts
 from unveil.pipeline.images import edit, edit_within, generate, generate_around, recipe_of
-from unveil.pipeline.inputs import checked_text, new_engine, one_each, tokenize
+from unveil.pipeline.inputs import checked_text, new_engine, one_each, refuse, tokenize
 from unveil.pipeline.pins import CodesInput, Earlier, MaskInput, Pins, check_codes, for_each
 from unveil.pipeline.place import choose_device, model_directory, unread_model
 from unveil.pipeline.preview import Preview, code_colors, preview
@@ -34,6 +34,8 @@ from unveil.weights.official_config import DecoderKind
 from unveil.weights.read import Parts
 
 R = TypeVar("R")
+_SIZE = ("height", "width")
+_EARLIER, _NOTHING_EARLIER = ("image_guidance_scale",), "there is no earlier picture that could count"
 
 
 class Uni:
@@ -115,6 +117,7 @@ class Uni:
         is then `approximate`). Raises PromptError, RequestError, WeightsError for codes of other weights, and
         GenerationError when a plan comes to no picture.
         """
+        refuse(options, _EARLIER, _NOTHING_EARLIER)
         earlier, watch = [Earlier(codes, keep, vary, at)], self._watch(trace)
         return generate_around(self.parts, [prompt], [seed], earlier, options, watch, thinking=thinking)[0]
 
@@ -134,6 +137,7 @@ class Uni:
 
         Of codes, keep, vary and at a list has one for each prompt, or None; anything else is for all of them.
         """
+        refuse(options, _EARLIER, _NOTHING_EARLIER)
         earlier, watch = Earlier.each(len(prompts), codes, keep, vary, at), self._watch()
         drawn = generate_around(self.parts, prompts, seeds, earlier, options, watch, thinking=thinking)
         return [result.image for result in drawn]
@@ -150,6 +154,7 @@ class Uni:
     ) -> ImageResult:
         """The picture, changed as the instruction says; with a mask only where that is white, all other codes stay.
 
+        What comes has the model's usual size: of a picture of another shape the middle alone is seen, with a warning.
         Options as for `generate_image`, and image_guidance_scale.
         """
         settings, watch = self._edit_settings(options), self._watch(trace)
@@ -276,7 +281,7 @@ class Uni:
 
     def retrieve(self, images: Sequence[PictureInput], text: str) -> list[tuple[int, float]]:
         """(index, likeness) of every picture, the one that fits the text best first; likeness lies in -1..1."""
-        scores = self.similarity(images, [checked_text(text, "text")])[0].tolist()
+        scores = self.similarity(images, [checked_query(self.parts, text)])[0].tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
 
     def similarity(self, pictures: Sequence[PictureInput], texts: Sequence[str]) -> Float[Tensor, "T P"]:
@@ -291,7 +296,8 @@ class Uni:
         self, codes: Int[Tensor, "h w"], *, seed: int | None = None, **options: Unpack[PictureOptions]
     ) -> Image.Image:
         """The picture of a grid of codes."""
-        _check_unsized(options, "a picture rendered from codes has their size")
+        rendering = ("solver_steps", "decoder_guidance")
+        refuse(options, set(options) - set(rendering), f"codes are rendered by {' and '.join(rendering)} alone")
         codes = check_codes(codes, self.parts.layout)
         settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
         noise = Streams.of(checked_seed(seed)).noise
@@ -327,21 +333,15 @@ class Uni:
 
     def _edit_settings(self, options: PictureOptions) -> PictureSettings:
         """Edits keep the picture's grid and follow their instruction more closely."""
-        _check_unsized(options, "an edit has the size of its picture")
+        refuse(options, _SIZE, "an edit has the size of the model's pictures")
         strength = self.parts.config.sampling.edit_text_guidance
         return PictureSettings.of(self.parts.config, self.parts.layout, options, guidance=strength)
 
     def _tell(self, prompt: str, seed: int, settings: PictureSettings, trace: bool) -> StoryResult:
         said = checked_text(prompt, "prompt")
+        settings, words = settings.with_words(self.parts.config, self.parts.config.sampling.text_tokens)
         recipe = recipe_of(self.parts, "interleave", said, seed, settings)
-        words = settings.words(self.parts.config, self.parts.config.sampling.text_tokens)
         return told(self.parts, said, recipe, settings, words, self._watch(trace))
 
     def _watch(self, trace: bool = False) -> Watch:
         return Watch(self.heard, trace, self.seen, self.engine)
-
-
-def _check_unsized(options: PictureOptions, why: str) -> None:
-    """Raise RequestError for a size that would not count."""
-    if options.get("height") is not None or options.get("width") is not None:
-        raise RequestError(f"{why}; leave out height and width")

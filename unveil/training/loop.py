@@ -64,6 +64,8 @@ def train(run: RunConfig, objective: Objective, ship: Ship, place: Together = AL
     average = {k: v.detach().clone() for k, v in objective.module.state_dict().items()}
     leads = place.rank == 0
     first = _resume(run, objective.module, optimizer, average, say=leads)
+    if leads and first == 0 and run.start == "parts":  # what it starts from: shipping writes over those parts
+        _save(run, objective.module, optimizer, average, 0)
     with _stop_signal() as stopped, _Log(run.directory / "log.jsonl", first) if leads else nullcontext() as log:
         for step in range(first, run.steps):
             numbers = train_step(run, objective, optimizer, step, place)

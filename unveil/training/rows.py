@@ -166,11 +166,12 @@ def copy(source: Source, rng: random.Random) -> Draft:
 
 
 def think(source: Source, rng: random.Random) -> Draft:
-    """Caption -> plan in words -> picture, all of it the response."""
-    item = draw_example("think", rng, "train")
+    """Caption -> plan in words -> picture, all of it the response. Half of the captions are those people ask first."""
+    item = draw_example(rng.choice(("t2i_one", "t2i_two", "think", "think")), rng, "train")
+    (scene,) = pictures_of(item)
     prompt = source.prompts.think(source.heard(item.prompt, rng))
-    words = source.prompts.text.encode(str(item.response[0]))
-    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), *pictures_of(item)])], False)
+    words = source.prompts.text.encode(plan(scene))
+    return Draft([*prompt], [([], [*words, *source.prompts.header(*source.grid), scene])], False)
 
 
 def interleave(source: Source, rng: random.Random) -> Draft:

@@ -29,7 +29,7 @@ def save(parts: Parts, path: Path, dtype: torch.dtype = torch.float32) -> None:
     Raises WeightsError with free and needed bytes when the disk is full; files there before are then untouched.
     """
     states = {PART_FILES[name]: _state(module, dtype) for name, module in parts.modules.items()}
-    writers: dict[str, Callable[[Path], None]] = {name: _tensor_writer(state) for name, state in states.items()}
+    writers: dict[str, Callable[[Path], None]] = {name: tensor_writer(state) for name, state in states.items()}
     writers[TOKENIZER_FILE] = parts.text.save
     writers[CONFIG_FILE] = lambda file: _write_text(file, dump(parts.config))
     dropped = set(PART_FILES.values()) - set(states)
@@ -39,7 +39,7 @@ def save(parts: Parts, path: Path, dtype: torch.dtype = torch.float32) -> None:
 def save_part(module: nn.Module, file: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights of one module into one file, atomically, and bring the directory's manifest up to date."""
     state, file = _state(module, dtype), Path(file)
-    write_files(file.parent, {file.name: _tensor_writer(state)}, needed=_bytes(state))
+    write_files(file.parent, {file.name: tensor_writer(state)}, needed=_bytes(state))
 
 
 def write_files(
@@ -96,7 +96,7 @@ def _bytes(state: Mapping[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in state.values())
 
 
-def _tensor_writer(state: dict[str, Tensor]) -> Callable[[Path], None]:
+def tensor_writer(state: dict[str, Tensor]) -> Callable[[Path], None]:
     """A function that writes the tensors, readable by whom the umask allows (safetensors alone makes it private)."""
 
     def write(file: Path) -> None:
