@@ -8,5 +8,5 @@ unveil eval scenes --n "${1:-500}" --failures docs/pictures/failures.png > docs/
 python docs/readme.py
 python docs/pictures.py
 python docs/canvases.py "${2:-60}"
-unveil bench --pareto docs/pictures/pareto.png --n "${3:-30}"
+unveil bench --pareto docs/pictures/pareto.png --n "${3:-25}"
 cat docs/scores.md

@@ -99,4 +99,4 @@ def test_the_scores_are_those_of_the_weights_in_the_package():
     scores, readme = (ROOT / "docs/scores.md").read_text(), (ROOT / "README.md").read_text()
     line, table = scores.split("\n\n")[:2]
     assert f"`{weights_hash(ROOT / 'unveil/weights/tiny')}`" in line
-    assert f"{line}\n\n{table}" in readme
+    assert f"<!-- scores -->\n{line}; their backbone trained " in readme and f"\n\n{table}\n<!-- end" in readme

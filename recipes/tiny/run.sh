@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
-# From nothing to the shipped weights of `tiny`: six runs, each resumable (run it again after an interruption).
+# From nothing to the shipped weights of `tiny`: eight runs, each resumable (run it again after an interruption).
 # Afterwards the finished model lies in runs/tiny/parts; `unveil eval scenes --model runs/tiny/parts` scores it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export GOMP_SPINCOUNT=0  # a busy neighbour core makes spinning threads several times slower
-for stage in image_tokenizer vae decoder backbone; do
+part=runs/tiny/parts/backbone.safetensors
+train() {  # a run of the backbone, which leaves a copy of what it made
+    local copy=runs/tiny/$1.safetensors
+    unveil train "recipes/tiny/$1.yaml"
+    [ -e "$copy" ] || { cp "$part" "$copy.tmp" && mv "$copy.tmp" "$copy"; }
+}
+blend() { python recipes/tiny/blend.py "runs/tiny/$1.safetensors" "runs/tiny/$2.safetensors" "$3" "$part"; }
+
+for stage in image_tokenizer vae decoder; do
     unveil train "recipes/tiny/$stage.yaml"
 done
-part=runs/tiny/parts/backbone.safetensors before=runs/tiny/backbone_before.safetensors
-[ -e "$before" ] || cp "$part" "$before"
-unveil train recipes/tiny/backbone_describe.yaml
-after=runs/tiny/backbone_after.safetensors
-[ -e "$after" ] || cp "$part" "$after"
-python recipes/tiny/blend.py "$before" "$after" 0.6 "$part"
+train backbone
+train backbone_describe
+[ -e runs/tiny/backbone_longer ] || blend backbone backbone_describe 0.6
+train backbone_longer
+train backbone_further
+blend backbone_longer backbone_further 0.5
 unveil train recipes/tiny/retrieval.yaml
