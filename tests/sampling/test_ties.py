@@ -13,10 +13,11 @@ FEW = (-1.0, 0.0, 0.5, 2.0)  # few values, many ties
 
 @st.composite
 def scores(draw_from):
-    """Logits (B, L, V) of few distinct values, and which of the positions are masked."""
+    """Logits (B, L, V) of few distinct values, three kinds of positions, and which of them are masked."""
     rows, length, ids = draw_from(st.integers(1, 4)), draw_from(st.integers(1, 40)), draw_from(st.integers(2, 70))
     chance = torch.Generator().manual_seed(draw_from(st.integers(0, 2**32)))
-    values = torch.tensor(FEW)[torch.randint(len(FEW), (rows, length, ids), generator=chance)]
+    kinds = torch.tensor(FEW)[torch.randint(len(FEW), (3, ids), generator=chance)]
+    values = kinds[torch.randint(3, (rows, length), generator=chance)]
     return values, torch.rand(rows, length, generator=chance) < 0.7
 
 
