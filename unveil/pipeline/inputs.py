@@ -69,15 +69,17 @@ def fit_picture(picture: Image.Image, config: ModelConfig) -> Image.Image:
 def tokenize(parts: Parts, sources: Sequence[PictureInput]) -> Int[Tensor, "B h w"]:
     """The codes of pictures, on the CPU."""
     parts.require("image_tokenizer")
-    pictures, (high, wide) = [load_picture(source) for source in sources], parts.config.sampling.grid
-    if not pictures:
+    (high, wide), fitted, cut = parts.config.sampling.grid, list[np.ndarray](), 0
+    for source in sources:  # one by one: photographs are large
+        picture = load_picture(source)
+        cut += picture.width * high != picture.height * wide
+        fitted.append(np.array(fit_picture(picture, parts.config)))
+    if not fitted:
         raise RequestError("no picture was given; give at least one")
-    cut = sum(picture.width * high != picture.height * wide for picture in pictures)
     if cut:
         shape = "a square" if high == wide else f"{wide} to {high}"
-        count = "the picture" if len(pictures) == 1 else f"{cut} of {len(pictures)} pictures"
+        count = "the picture" if len(fitted) == 1 else f"{cut} of {len(fitted)} pictures"
         warnings.warn(f"{count}: not {shape}; the model sees the middle alone", stacklevel=2)
-    fitted = [np.array(fit_picture(picture, parts.config)) for picture in pictures]
     parts.enter("image_tokenizer")
     rows = rows_of(parts)
     chunks = [torch.from_numpy(np.stack(fitted[i : i + rows])) for i in range(0, len(fitted), rows)]
