@@ -21,11 +21,7 @@ def table(bench: Mapping[str, float], part1: Mapping[str, float], where: str) ->
         ("the engine against SPRINT with the released defaults (approximate)", bench["engine_vs_sprint"], 2.5),
         ("the engine against SPRINT with the published arguments", bench["engine_vs_sprint_published"], None),
         ("16 requests together against one by one", bench["batch16_vs_serial"], 1.8),
-        (
-            "a picture of `tiny`, from prompt to pixels, against part 1",
-            part1["now_vs_part1"],
-            1.5,
-        ),
+        ("a picture of `tiny`, from prompt to pixels, against part 1", part1["now_vs_part1"], 1.5),
         ("the same with as many denoise steps as part 1 takes, 64", part1["same_steps_vs_part1"], None),
     ]
     lines = [where, "", "| times faster | measured | must |", "|---|---|---|"]

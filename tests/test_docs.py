@@ -1,5 +1,6 @@
 """What the documents say of the code is looked up in the code: links, paths, names, commands and their options."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,4 +100,6 @@ def test_the_scores_are_those_of_the_weights_in_the_package():
     scores, readme = (ROOT / "docs/scores.md").read_text(), (ROOT / "README.md").read_text()
     line, table = scores.split("\n\n")[:2]
     assert f"`{weights_hash(ROOT / 'unveil/weights/tiny')}`" in line
-    assert f"<!-- scores -->\n{line}; their backbone trained " in readme and f"\n\n{table}\n<!-- end" in readme
+    logs = [ROOT / f"docs/runs/{run}/log.jsonl" for run in ("backbone", "backbone_longer", "backbone_further")]
+    steps = sum(json.loads(log.read_text().splitlines()[-1])["step"] for log in logs)
+    assert f"\n{line}; their backbone took {steps:,} train steps\n\n{table}\n<!-- end" in readme

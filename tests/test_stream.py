@@ -124,3 +124,17 @@ def test_codes_get_the_mean_color_of_their_patches(uni):
     assert colors.shape == (128, 3) and colors.dtype == torch.uint8
     codes = uni.tokenize(white).flatten()
     assert colors[codes].float().mean() > colors.float().mean()
+
+
+def test_under_a_memory_plan_colors_are_found_picture_by_picture_and_are_the_same(uni, model_directory, monkeypatch):
+    planned, together = Uni.load(model_directory, "cpu", memory="4GB"), []
+    tokenizer = planned.parts.image_tokenizer
+    real = tokenizer.tokenize
+
+    def tokenize(pixels):
+        together.append(len(pixels))
+        return real(pixels)
+
+    monkeypatch.setattr(tokenizer, "tokenize", tokenize)
+    assert torch.equal(planned.code_colors, uni.code_colors)
+    assert together == [1] * 256  # plans are for one

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,12 +73,12 @@ def save_story(story: "StoryResult", prompt: str, directory: Path) -> dict[str, 
     return summary
 
 
-def _forget(directory: Path, kept: Collection[object]) -> None:
+def _forget(directory: Path, kept: set[object]) -> None:
     """Remove the pictures of an earlier story in the same place, as its story.json names them."""
     try:
         names = {page["file"] for page in json.loads((directory / "story.json").read_bytes())["pages"]}
     except (OSError, ValueError, KeyError, TypeError):
         return
-    for name in names - set(kept):
+    for name in names - kept:
         if re.fullmatch(r"\d{2,}\.png", str(name)):
             (directory / name).unlink(missing_ok=True)
