@@ -10,6 +10,7 @@ from PIL import Image
 from unveil import Message, Uni
 from unveil.errors import PromptError, RequestError, UnveilError, WeightsError
 from unveil.metadata import read_recipe
+from unveil.model.image_decoder import ImageDecoder
 from unveil.pipeline.settings import PictureSettings
 from unveil.vocab.prompt import Prompts
 
@@ -182,6 +183,19 @@ def test_a_dtype_can_be_named_and_a_wrong_one_is_refused(model_directory):
     assert Uni.load(model_directory, "cpu", "bfloat16").parts.backbone.lm_head.weight.dtype == torch.bfloat16
     with pytest.raises(RequestError, match="dtype 'float8' cannot be used; use auto, float32"):
         Uni.load(model_directory, "cpu", "float8")
+
+
+def test_graphs_are_refused_where_weights_are_on_no_gpu_or_in_no_fixed_place(model_directory):
+    with pytest.raises(RequestError, match="CUDA graphs need the whole backbone in bfloat16 on a CUDA device"):
+        Uni.load(model_directory, "cpu", graphs=True)
+    with pytest.raises(RequestError, match="no fixed place; leave out one of the two"):
+        Uni.load(model_directory, "cpu", memory="20GB", graphs=True)
+
+
+def test_compiled_layers_are_those_of_the_image_decoder(model_directory, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ImageDecoder, "compile_layers", lambda decoder: asked.append(decoder))
+    assert [Uni.load(model_directory, "cpu", compiled=True).parts.decoder] == asked
 
 
 def test_codes_that_are_no_codes_cannot_be_rendered(uni):

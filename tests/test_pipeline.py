@@ -12,7 +12,7 @@ from unveil import Message, Uni
 from unveil.errors import GenerationError, RequestError, WeightsError
 from unveil.metadata import read_recipe
 from unveil.pipeline.draw import draw, prompted
-from unveil.pipeline.inputs import by_length, fit_picture
+from unveil.pipeline.inputs import by_length, fit_picture, new_engine
 from unveil.pipeline.settings import PictureSettings, Streams
 from unveil.pipeline.watch import Watch
 from unveil.scenes.describe import DESCRIBE
@@ -284,7 +284,7 @@ def test_progress_is_heard_to_its_end(uni, model_directory):
 def test_prompts_are_shared_between_calls_only_when_asked_and_change_no_answer(uni):
     parts = uni.parts
     question, picture = "how many things are there?", noise(3)
-    alone, sharing = Uni(parts), Uni(parts, share_prompts=True)
+    alone, sharing = Uni(parts), Uni(parts, engine=new_engine(parts, shares=True))
     for model in (alone, sharing):
         found = [model.understand_image(picture, question, seed=1).text for _ in range(2)]
         assert found == [alone.understand_image(picture, question, seed=1).text] * 2

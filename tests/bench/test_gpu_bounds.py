@@ -1,12 +1,17 @@
-"""The bounds of the GPU bench, whose numbers follow from the sizes, and its refusal where there is no GPU."""
+"""The GPU bench: its bounds, whose numbers follow from the sizes; all of it on a CPU; its refusal without a GPU."""
 
 import pytest
 import torch
 
+from unveil.bench import gpu, set_up
 from unveil.bench.gpu import Measured, as_markdown, decoder_flops, touched_bytes, visited_experts
 from unveil.cli import main
 from unveil.config import load_preset
+from unveil.engine import Request
 from unveil.model.backbone import Backbone
+from unveil.model.backbone.recorded import Recorded
+from unveil.model.image_decoder import ImageDecoder
+from unveil.pipeline.watch import silent
 
 
 def test_how_many_experts_some_tokens_visit():
@@ -46,6 +51,38 @@ def test_the_table_has_the_bound_beside_what_was_measured():
     lines = as_markdown(found, "a device").splitlines()
     assert lines[0] == "## On a GPU" and "a device" in lines[2]
     assert lines[-2:] == ["| a step | 3.00 ms | 1.50x of 2.00 ms |  |", "| a picture | 2000.00 ms |  | peak 1.00 GB |"]
+
+
+def test_all_of_it_runs_also_where_the_gpu_is_a_cpu(monkeypatch, replayed):
+    small = {"BYTES": 1 << 10, "PRODUCT": 8, "PROMPT": 9, "CODES": 64, "READING": 50, "WORDS": 40, "SIDE": 128}
+    for name, value in small.items():
+        monkeypatch.setattr(gpu, name, value)
+    compiled = []
+    monkeypatch.setattr(ImageDecoder, "compile_layers", lambda decoder: compiled.append(decoder))
+    device, config = torch.device("cpu"), load_preset("tiny")
+    with pytest.warns(UserWarning, match="CUDA graphs need"):
+        found = gpu.measure(device, config, silent)
+    names = ["one denoise step", "64 codes", "an answer of 40 tokens", "turbo decoder, 128 x 128", "turbo decoder"]
+    assert [m.what.startswith(name) for m, name in zip(found, names, strict=True)] == [True] * 5
+    assert len(compiled) == 1 and "compiled" in found[-1].what
+    assert all(m.seconds > 0 for m in found) and [m.bound is not None for m in found] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    monkeypatch.setattr(Recorded, "on_gpu", lambda backbone: Recorded(backbone, replayed))
+    assert [", CUDA graphs" in m.what for m in gpu.measure(device, config, silent)] == [False] * 2 + [True] * 2 + [
+        False
+    ] * 3
+
+
+def test_every_denoise_step_is_timed():
+    config = load_preset("tiny")
+    setup = set_up(config, prompt=32, nothing=5, codes=64, steps=4)
+    seconds, peak = gpu.timed_steps(setup, Request(setup.task, setup.policy), setup.backbone)
+    assert len(seconds) == 2 * 4 and peak > 0  # two blocks, nothing is ever sure
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -13,7 +13,9 @@ from unveil.diffusion.blocks import block_of, visible_block_causal
 from unveil.diffusion.guidance import Guidance
 from unveil.engine import Engine, Request
 from unveil.errors import RequestError
+from unveil.model.backbone import recorded as module
 from unveil.model.backbone.packed import Segment
+from unveil.model.backbone.recorded import Recorded
 from unveil.sampling import Allowed, Draw, Policy, Quota, Sprint, Stop, Task, unmask
 
 ORDERS = st.sampled_from(["confidence", "left_to_right"])
@@ -67,6 +69,25 @@ def test_the_engine_gives_the_tokens_of_the_plain_loop(backbone, layout, drawn, 
     engine = Engine(backbone, layout, batch_invariant=tiled)
     assert engine.submit(asked(drawn)).tokens() == plainly(backbone, layout, drawn)
     assert engine.cache_bytes == 0 and not engine.running
+
+
+@settings(max_examples=60, deadline=None)
+@given(everyone=st.lists(requests(), min_size=1, max_size=4))
+def test_recorded_passes_give_the_tokens_of_the_plain_loop(backbone, layout, replayed, everyone):
+    recorded = Recorded(backbone, replayed)
+    engine = Engine(recorded, layout)
+    handles = [engine.submit(asked(drawn)) for drawn in everyone]
+    assert [handle.tokens() for handle in handles] == [plainly(backbone, layout, drawn) for drawn in everyone]
+    assert recorded.recordings
+
+
+def test_passes_that_are_large_or_batch_invariant_are_not_recorded(backbone, layout, numbered, replayed, monkeypatch):
+    tiled, large = Recorded(backbone, replayed), Recorded(backbone, replayed)
+    wanted = Engine(backbone, layout).submit(numbered(1)).tokens()
+    assert Engine(tiled, layout, batch_invariant=True).submit(numbered(1)).tokens() == wanted
+    monkeypatch.setattr(module, "MOST", 0)
+    assert Engine(large, layout).submit(numbered(1)).tokens() == wanted
+    assert not tiled.recordings and not large.recordings
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from unveil.config.load import load_preset
 from unveil.config.tree import DecoderConfig
@@ -79,6 +80,17 @@ def test_a_batch_of_three_gives_what_three_batches_of_one_give(layout):
     for i in range(3):
         alone = decoder(latents[i : i + 1], t[i : i + 1], condition[i : i + 1], grid)
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_compiled_layers_give_the_same_and_are_one_program():
+    decoder, given = awake(small(layers=3)), inputs(2, (4, 4))
+    wanted = decoder(*given)
+    torch.compiler.reset()
+    counters.clear()
+    decoder.compile_layers("eager")
+    assert torch.equal(decoder(*given), wanted)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
 @torch.no_grad()

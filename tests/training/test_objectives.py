@@ -106,6 +106,12 @@ def backbone_objective(
     return BackboneObjective(small, BackboneTask.model_validate(values | changes), text, tokenizer, backbone)
 
 
+def test_rows_are_made_with_the_shares_of_the_recipe(small: ModelConfig, text: Text, tokenizer: ImageTokenizer) -> None:
+    shares = {"drop_prompt": 0.1, "planned": 0.2, "described": 0.3, "placed": 0.4}
+    source = backbone_objective(small, text, tokenizer, **shares, questions=3).source
+    assert {name: getattr(source, name) for name in shares} == shares and source.questions == 3
+
+
 @pytest.mark.parametrize(("rows", "steps", "goal"), [({"generate": 1}, 40, 0.5), ({"understand": 1}, 150, 0.3)])
 def test_the_backbone_overfits_a_batch(
     small: ModelConfig, text: Text, tokenizer: ImageTokenizer, rows: dict[str, int], steps: int, goal: float

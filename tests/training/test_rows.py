@@ -14,6 +14,7 @@ from unveil.scenes.describe import DESCRIBE, parse_description
 from unveil.scenes.facts import FACTS
 from unveil.scenes.phrase import NUMBERS
 from unveil.scenes.plan import parse_plan, placed, plan
+from unveil.scenes.sample import HELDOUT_PAIRS
 from unveil.scenes.scene import BACKGROUNDS, COLORS, KINDS, Scene
 from unveil.training.packing import Row, pack
 from unveil.training.rows import KEEP, QUESTIONS, QUIZ, TASKS, Source, drafts, finish, scenes_of
@@ -127,12 +128,52 @@ def test_of_a_quiz_the_answers_are_asked_and_nothing_else(source: Source) -> Non
 def test_edit_is_the_prompt_of_sampling_with_both_pictures_in_place(source: Source) -> None:
     for row, (before, after) in rows(source, "edit"):
         codes = torch.tensor(codes_of(before)).view(GRID) - 1024
-        first = row.prefix.index(source.prompts.layout.eoi) + 1
-        last = len(row.prefix) - len(source.prompts.header(*GRID)) - len(source.prompts._assistant())
-        instruction = source.prompts.text.decode(row.prefix[first:last])
+        instruction = wish_of(source, row)
         assert row.prefix == source.prompts.edit(codes, instruction)
         assert row.branches[0].response[:64] == codes_of(after)
         assert before != after
+
+
+def wish_of(source: Source, row: Row) -> str:
+    """The instruction of an edit."""
+    first = row.prefix.index(source.prompts.layout.eoi) + 1
+    last = len(row.prefix) - len(source.prompts.header(*GRID)) - len(source.prompts._assistant())
+    return source.prompts.text.decode(row.prefix[first:last])
+
+
+def test_a_shift_puts_everything_or_a_new_thing_one_cell_further(source: Source) -> None:
+    steps = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
+    steps |= {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
+    seen = set()
+    for row, (before, after) in rows(source, "shift", 200):
+        wish = wish_of(source, row)
+        assert row.branches[0].response[:64] == codes_of(after) and before.background == after.background
+        moved_on = re.fullmatch(r"move everything one step (\w+)", wish)
+        added = re.fullmatch(r"add an? (.*) (left of|right of|above|below) everything", wish)
+        words, way = added.groups() if added else (None, moved_on[1] if moved_on else wish)
+        down, right = steps[way]
+        moved = [replace(t, row=t.row + down, col=t.col + right) for t in before.things]
+        if words is None:
+            assert set(after.things) == set(moved)
+        else:
+            new = set(after.things) - set(before.things)
+            inside = {(t.row, t.col) for t in moved if 0 <= t.row < 4 and 0 <= t.col < 4}
+            assert {(t.row, t.col) for t in new} == inside - {(t.row, t.col) for t in before.things}
+            assert {f"{t.size} {t.color} {t.noun}" for t in new} <= {words}
+            assert not {(t.kind, t.color) for t in new} & HELDOUT_PAIRS
+        seen.add((words is None, way))
+    assert len(seen) == 8
+
+
+def test_edits_put_things_beside_others_as_often_as_asked(source: Source) -> None:
+    corner = re.compile(r"(top|bottom) (left|right)( corner)?$")
+    for share in (0.0, 0.6, 1.0):
+        found = 0
+        for draft in drafts(replace(source, placed=share), "edit", 0, 300):
+            wish = wish_of(source, finish(source, draft, codes_of))
+            found += wish.startswith(("add ", "move ")) and not corner.search(wish)
+        expected = share + (1 - share) * (0.65 + 0.5) / 8  # of all edits 1/8 add, 1/8 move, to a corner 35% and 50%
+        assert abs(found / 300 - expected) < 0.08
 
 
 def test_pictures_are_asked_for_by_their_plan_as_often_as_asked(source: Source) -> None:
@@ -153,9 +194,7 @@ def test_copy_asks_for_the_same_picture_in_words_that_name_no_thing(source: Sour
     wishes, words = set(), {w for scene_word in (*KINDS, *COLORS, *BACKGROUNDS) for w in (scene_word, f"{scene_word}s")}
     for row, scenes in rows(source, "copy", 60):
         codes = torch.tensor(codes_of(scenes[0])).view(GRID) - 1024
-        first = row.prefix.index(source.prompts.layout.eoi) + 1
-        last = len(row.prefix) - len(source.prompts.header(*GRID)) - len(source.prompts._assistant())
-        wish = source.prompts.text.decode(row.prefix[first:last])
+        wish = wish_of(source, row)
         wishes.add(wish)
         assert row.prefix in (source.prompts.edit(codes, wish), source.prompts.edit_no_text(codes))
         assert row.branches[0].response[:64] == codes_of(scenes[0])
@@ -175,7 +214,7 @@ def test_look_is_the_prompt_of_sampling_and_tells_facts_of_the_picture(source: S
 
 
 def test_a_row_knows_the_scene_that_its_words_speak_of(source: Source) -> None:
-    for task in ("look", "understand", "edit", "copy"):
+    for task in ("look", "understand", "edit", "copy", "shift"):
         assert all(row.scene == scenes[0] for row, scenes in rows(source, task, 5))
     for task in ("generate", "think", "interleave", "read"):
         assert all(row.scene is None for row, _ in rows(source, task, 5))
@@ -216,7 +255,7 @@ def test_think_and_interleave_hold_every_picture_whole_after_its_header(source: 
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_the_noised_blocks_of_a_row_are_the_canvas_that_sampling_shows(source: Source, task: str) -> None:
     """Words fill whole blocks; a picture's canvas ends with its last code."""
-    layout, pictures_end = source.prompts.layout, task in ("generate", "edit", "copy", "think")
+    layout, pictures_end = source.prompts.layout, task in ("generate", "edit", "copy", "shift", "think")
     for row, _ in rows(source, task):
         for branch in row.branches:
             prompt = row.prefix + branch.given

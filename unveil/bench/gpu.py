@@ -1,9 +1,10 @@
 """The official sizes on a GPU, with random weights in bfloat16, beside what the device could do at best.
 
-Not run yet: no GPU was at hand when this was written. The bounds are tested on the meta device.
+Never run on one: no GPU was at hand when this was written. A test runs it all on a CPU with other sizes.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -15,14 +16,19 @@ from unveil.bench.compare import Said
 from unveil.bench.setup import Setup, set_up
 from unveil.config import ModelConfig, load_preset
 from unveil.engine import Engine, Request
+from unveil.engine.engine import Model
 from unveil.errors import RequestError
+from unveil.memory.measure import Meter
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.experts import Experts
+from unveil.model.backbone.recorded import Recorded
 from unveil.model.hold import hold
 from unveil.model.image_decoder import ImageDecoder
 from unveil.sampling import Allowed, Policy, Quota, Task
 
 HALF = torch.bfloat16
+BYTES, PRODUCT = 1 << 31, 8192  # a copy and the side of a matrix that keep the device busy
+PROMPT, CODES, READING, WORDS = 128, 1024, 1100, 256  # tokens: of a picture, then of an answer
 SIDE = 1024  # pixels
 EVALUATIONS = 8  # of the turbo decoder
 
@@ -78,18 +84,22 @@ def decoder_flops(config: ModelConfig, side: int) -> int:
     return counter.get_total_flops()
 
 
-@torch.inference_mode()
 def measure_gpu(said: Said) -> list[Measured]:
     """All lines of the table. Raises RequestError without a CUDA device."""
     if not torch.cuda.is_available():
         raise RequestError("bench --gpu: PyTorch sees no CUDA device here; leave --gpu out to measure the CPU")
-    device, config = torch.device("cuda"), load_preset("official")
+    return measure(torch.device("cuda"), load_preset("official"), said)
+
+
+@torch.inference_mode()
+def measure(device: torch.device, config: ModelConfig, said: Said) -> list[Measured]:
+    """All lines of the table for a model of these sizes."""
     said("bench device", 0, 4)
-    source, target = (torch.empty(1 << 31, dtype=torch.uint8, device=device) for _ in range(2))
-    bandwidth = 2 * source.nbytes / best(lambda: target.copy_(source))
+    source, target = (torch.empty(BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+    bandwidth = 2 * source.nbytes / best(lambda: target.copy_(source), device)
     del source, target
-    square = torch.randn(8192, 8192, device=device, dtype=HALF)
-    speed = 2 * 8192**3 / best(lambda: square @ square)
+    square = torch.randn(PRODUCT, PRODUCT, device=device, dtype=HALF)
+    speed = 2 * PRODUCT**3 / best(lambda: square @ square, device)
     said("bench backbone", 1, 4)
     with torch.device("meta"):
         backbone = Backbone(config.backbone, config.vocab)
@@ -98,34 +108,45 @@ def measure_gpu(said: Said) -> list[Measured]:
     found = [*pictures(config, backbone, bandwidth), answers(config, backbone)]
     said("bench decoder", 3, 4)
     del backbone
-    torch.cuda.empty_cache()
-    found.append(turbo(config, device, speed))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    found += turbo(config, device, speed)
     said("bench", 1, 1)
     return found
 
 
 def pictures(config: ModelConfig, backbone: Backbone, bandwidth: float) -> list[Measured]:
     """One denoise step alone, then with guidance a whole picture of 1,024 codes."""
-    setup = set_up(config, prompt=128, nothing=40, codes=1024, steps=8, backbone=backbone)
-    alone = Task(setup.task.prompts, 1024, setup.task.allowed)
-    steps, _ = timed_steps(setup, Request(alone, setup.policy))
-    floor = touched_bytes(backbone, setup.policy.block_size) / bandwidth
-    guided, peak = timed_steps(setup, Request(setup.task, setup.policy))
-    return [
-        Measured("one denoise step of 32 positions, batch 1", median(steps), floor),
-        Measured("1,024 codes, 8 steps a block, guidance", sum(guided), None, f"peak {peak / 1e9:.2f} GB"),
-    ]
+    setup = set_up(config, prompt=PROMPT, nothing=40, codes=CODES, steps=8, backbone=backbone)
+    alone = Task(setup.task.prompts, CODES, setup.task.allowed)
+    floor, found = touched_bytes(backbone, setup.policy.block_size) / bandwidth, list[Measured]()
+    for way, model in ways(backbone).items():
+        steps, _ = timed_steps(setup, Request(alone, setup.policy), model)
+        found.append(Measured(f"one denoise step of 32 positions, batch 1{way}", median(steps), floor))
+        guided, peak = timed_steps(setup, Request(setup.task, setup.policy), model)
+        told = f"peak {peak / 1e9:.2f} GB"
+        found.append(Measured(f"{CODES} codes, 8 steps a block, guidance{way}", sum(guided), None, told))
+    return found
+
+
+def ways(backbone: Backbone) -> dict[str, Model]:
+    """The backbone, and with CUDA graphs where this device can have them."""
+    try:
+        return {"": backbone, ", CUDA graphs": Recorded.on_gpu(backbone)}
+    except RequestError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return {"": backbone}
 
 
 def answers(config: ModelConfig, backbone: Backbone) -> Measured:
-    """An answer of 256 tokens to a picture of 1,024 codes, 32 steps a block (random weights are never sure)."""
-    setup = set_up(config, prompt=1100, nothing=1, codes=256, steps=32, backbone=backbone)
-    task = Task(setup.task.prompts, 256, Allowed.text(setup.layout))
-    seconds = sum(timed_steps(setup, Request(task, Policy(Quota(0.95, 32), setup.policy.block_size)))[0])
-    return Measured("an answer of 256 tokens, 32 steps a block", seconds, None, f"{256 / seconds:.1f} tokens/s")
+    """An answer of 256 tokens to a picture and a question, 32 steps a block (random weights are never sure)."""
+    setup = set_up(config, prompt=READING, nothing=1, codes=WORDS, steps=32, backbone=backbone)
+    task = Task(setup.task.prompts, WORDS, Allowed.text(setup.layout))
+    seconds = sum(timed_steps(setup, Request(task, Policy(Quota(0.95, 32), setup.policy.block_size)), backbone)[0])
+    return Measured(f"an answer of {WORDS} tokens, 32 steps a block", seconds, None, f"{WORDS / seconds:.1f} tokens/s")
 
 
-def turbo(config: ModelConfig, device: torch.device, speed: float) -> Measured:
+def turbo(config: ModelConfig, device: torch.device, speed: float) -> list[Measured]:
     """The evaluations of the turbo decoder for one picture, against their operations at a large product's speed."""
     with torch.device("meta"):
         decoder = ImageDecoder(config.decoder, config.vae.latent_channels).to(HALF)
@@ -139,37 +160,39 @@ def turbo(config: ModelConfig, device: torch.device, speed: float) -> Measured:
             decoder.velocity(latents, times, context)
 
     name = f"turbo decoder, {SIDE} x {SIDE} pixels, {EVALUATIONS} evaluations"
-    return Measured(name, best(picture), EVALUATIONS * decoder_flops(config, SIDE) / speed)
+    floor = EVALUATIONS * decoder_flops(config, SIDE) / speed
+    plain = Measured(name, best(picture, device), floor)
+    decoder.compile_layers()
+    return [plain, Measured(f"{name}, compiled", best(picture, device), floor)]
 
 
-def timed_steps(setup: Setup, request: Request) -> tuple[list[float], int]:
+def timed_steps(setup: Setup, request: Request, model: Model) -> tuple[list[float], int]:
     """Seconds of every denoise step of a request, and the peak of memory; once before to warm up."""
     device = setup.backbone.lm_head.weight.device
-    seconds: list[float] = []
     for _ in range(2):
-        seconds.clear()
-        torch.cuda.reset_peak_memory_stats(device)
-        engine = Engine(setup.backbone, setup.layout, device=device)
+        seconds, meter = list[float](), Meter(device)
+        engine = Engine(model, setup.layout, device=device)
         handle = engine.submit(request)
         while not handle.done:
-            seconds.append(once(engine.step))
+            seconds.append(once(engine.step, device))
     handle.tokens()  # raises what it failed with
-    return seconds[:-1], torch.cuda.max_memory_allocated(device)  # the last one only says that all is done
+    return seconds, meter.peak()
 
 
-def once(work: Callable[[], object]) -> float:
+def once(work: Callable[[], object], device: torch.device) -> float:
     """Seconds until the device has done it."""
-    torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if device.type == "cuda" else tuple
+    wait()
     start = time.perf_counter()
     work()
-    torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 
-def best(work: Callable[[], object], times: int = 5) -> float:
+def best(work: Callable[[], object], device: torch.device, times: int = 5) -> float:
     """The fastest of a few, after one to warm up."""
     work()
-    return min(once(work) for _ in range(times))
+    return min(once(work, device) for _ in range(times))
 
 
 def as_markdown(found: list[Measured], device: str) -> str:

@@ -10,7 +10,7 @@ from unveil.config.tree import Config
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
-RowTask = Literal["generate", "understand", "edit", "copy", "look", "quiz", "read", "think", "interleave"]
+RowTask = Literal["generate", "understand", "edit", "copy", "shift", "look", "quiz", "read", "think", "interleave"]
 
 
 class OptimConfig(Config):
@@ -80,6 +80,7 @@ class BackboneTask(Config):
     copies: int = Field(2, ge=1, le=2)  # noised copies per row; 2 are complementary masks
     drop_prompt: float = Field(0.1, ge=0, le=1)
     planned: float = Field(0.0, ge=0, le=1)  # share of the pictures to generate that are asked for by their layout plan
+    placed: Share = 0.0  # share of the edits that add or move a thing, and to no corner
     rates: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest share of a block that is masked
     fact_rates: tuple[Share, Share] = (0.1, 0.6)  # the same for rows of facts, whose words ask for each other
     whole_windows: Share = 0.0  # share of rows whose codes are masked by whole attention windows of the tokenizer

@@ -213,15 +213,14 @@ class Engine:
     def _score(self, fillings: list[Filling]) -> list[tuple[Filling, Int[Tensor, " n"], Float[Tensor, " n"]]]:
         """Candidates and confidences for the masked positions of each request, on the CPU."""
         spans = [(filling, span) for filling in fillings for span in filling.spans()]
-        tokens, positions = (
-            torch.cat([lines[span.line, span.start : span.end] for lines, span in chosen]).to(self.device)
-            for chosen in ([(f.ids, s) for f, s in spans], [(f.positions, s) for f, s in spans])
-        )
-        states = self.model.packed(tokens, positions, [f.segment(s) for f, s in spans], self.tile)
-        self.positions += len(tokens)
         starts = itertools.accumulate((f.branches * len(f.masked) for f in fillings), initial=0)
         groups = alike(zip(starts, fillings, strict=False))
-        logits = self.model.logits(states.index_select(0, order(groups).to(self.device)), self.tile)
+        tokens = torch.cat([f.ids[s.line, s.start : s.end] for f, s in spans]).to(self.device)
+        positions = torch.cat([f.positions[s.line, s.start : s.end] for f, s in spans]).to(self.device)
+        rows = order(groups).to(self.device)  # now, while there is no work that the copy would wait for
+        states = self.model.packed(tokens, positions, [f.segment(s) for f, s in spans], self.tile)
+        self.positions += len(tokens)
+        logits = self.model.logits(states.index_select(0, rows), self.tile)
         sizes = [sum(f.branches * len(f.masked) for _, f in group) for group in groups]
         out = []
         for group, scores in zip(groups, logits.split(sizes), strict=True):

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from unveil.config import ModelConfig
 from unveil.engine import Engine
 from unveil.errors import PromptError, RequestError
+from unveil.model.backbone.recorded import Recorded
 from unveil.pictures import PictureInput, load_picture
 from unveil.shapes import Float, Int, Tensor
 from unveil.weights.read import Parts
@@ -112,17 +113,18 @@ def rows_of(parts: Parts) -> int:
     return ROWS if parts.residency is None else 1
 
 
-def new_engine(parts: Parts, *, shares: bool = False, beside: Engine | None = None) -> Engine:
+def new_engine(parts: Parts, *, shares: bool = False, beside: Engine | None = None, graphs: bool = False) -> Engine:
     """An engine with one user, whose requests may share what their prompts have in common.
 
     `beside` another it has the same user. Where memory was planned nothing is kept from one request to the next.
+    With `graphs` its passes are replayed from CUDA graphs; raises RequestError where they cannot be.
     """
     owner = "user" if shares and parts.residency is None else None
     prefixes = None
     if beside is not None:
         owner, prefixes = beside.owner, beside.prefixes
     return Engine(
-        parts.backbone,
+        Recorded.on_gpu(parts.backbone) if graphs else parts.backbone,
         parts.layout,
         context=parts.config.backbone.context,
         device=parts.device,

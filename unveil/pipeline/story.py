@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from unveil.errors import RequestError
-from unveil.metadata import Recipe
 from unveil.pipeline.draw import render_codes, shower, spoken
-from unveil.pipeline.inputs import check_room, new_engine, ready
+from unveil.pipeline.images import recipe_of
+from unveil.pipeline.inputs import check_room, checked_text, new_engine, ready
 from unveil.pipeline.results import ImageResult, Page, StoryResult
 from unveil.pipeline.settings import PictureSettings, Streams, TextSettings
 from unveil.pipeline.watch import Watch, stops_at
@@ -31,12 +31,12 @@ class Frame:
     image: Image.Image | None
 
 
-def told(
-    parts: Parts, prompt: str, recipe: Recipe, settings: PictureSettings, words: TextSettings, watch: Watch
-) -> StoryResult:
-    """A whole story; `recipe` is that of its pictures, but for their numbers."""
-    start = time.perf_counter()
-    frames, stages = tell(parts, prompt, Streams.of(recipe.seed), settings, words, watch)
+def told(parts: Parts, prompt: str, seed: int, settings: PictureSettings, watch: Watch) -> StoryResult:
+    """A whole story; its pictures have one recipe, but for their numbers."""
+    start, prompt = time.perf_counter(), checked_text(prompt, "prompt")
+    settings, words = settings.with_words(parts.config, parts.config.sampling.text_tokens)
+    recipe = recipe_of(parts, "interleave", prompt, seed, settings)
+    frames, stages = tell(parts, prompt, Streams.of(seed), settings, words, watch)
     seconds, pages = time.perf_counter() - start, list[Page]()
     for number, frame in enumerate(frames):
         image = None

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from unveil.engine import Engine
-from unveil.errors import RequestError, WeightsError
+from unveil.errors import RequestError
 from unveil.memory.moments import Task
 from unveil.memory.plan import parse_bytes
 from unveil.metadata import Recipe
@@ -18,11 +18,12 @@ from unveil.pictures import PictureInput
 from unveil.pipeline.draw import render_codes
 from unveil.pipeline.find import checked_query, similarity
 from unveil.pipeline.fit import Budget, Placed, choose_precision, place_parts
-from unveil.pipeline.images import edit, edit_within, generate, generate_around, recipe_of
-from unveil.pipeline.inputs import checked_text, new_engine, one_each, refuse, tokenize
-from unveil.pipeline.pins import CodesInput, Earlier, MaskInput, Pins, check_codes, for_each
+from unveil.pipeline.images import edit_within, generate_around
+from unveil.pipeline.inputs import new_engine, one_each, refuse, tokenize
+from unveil.pipeline.pins import CodesInput, Earlier, MaskInput, check_codes, for_each
 from unveil.pipeline.place import choose_device, model_directory, unread_model
 from unveil.pipeline.preview import Preview, code_colors, preview
+from unveil.pipeline.replay import replayed
 from unveil.pipeline.results import ImageResult, StoryResult, TextResult
 from unveil.pipeline.settings import PictureOptions, PictureSettings, Streams, TextOptions, TextSettings, checked_seed
 from unveil.pipeline.story import told
@@ -49,20 +50,17 @@ class Uni:
 
     def __init__(
         self, parts: Parts, heard: Heard = silent, seen: Seen | None = None, placed: Placed | None = None, *,
-        share_prompts: bool = False, engine: Engine | None = None,
+        engine: Engine | None = None,
     ) -> None:  # fmt: skip
-        """share_prompts: keep keys and values of prompts, up to 256 MiB, for later requests that begin alike.
-
-        These answer sooner, so who asks could learn what was asked before: only for one user's requests.
-        """
         self.parts, self.heard, self.seen, self.placed = parts, heard, seen, placed
-        self.engine = new_engine(parts, shares=share_prompts) if engine is None else engine
+        self.engine = new_engine(parts) if engine is None else engine
 
     @classmethod
     def load(
         cls, model: str | Path = "tiny", device: str = "auto", dtype: str | torch.dtype = "auto", *,
         memory: str | None = None, task: Task = "anything", size: int | None = None,
         decoder: DecoderKind = "normal", heard: Heard = silent, share_prompts: bool = False,
+        graphs: bool = False, compiled: bool = False,
     ) -> Self:  # fmt: skip
         """The model of that name inside the package, or in that directory, ours or as released; needs no network.
 
@@ -76,14 +74,25 @@ class Uni:
 
         A released directory has two image decoders: "normal" and "turbo" (8 solver steps, no guidance).
 
+        share_prompts: keep keys and values of prompts, up to 256 MiB, for later requests that begin alike. These answer
+        sooner, so who asks could learn what was asked before: only for one user's requests.
+
+        graphs: replay denoise steps from CUDA graphs; for bfloat16 on a GPU of compute capability 9, without `memory`.
+        compiled: `torch.compile` the image decoder's layers, at the first picture of a size. Both untried on a GPU.
+
         Raises WeightsError or ConfigError for a missing or damaged model, RequestError for the device, dtype or
         decoder, and for less memory than the smallest plan needs.
         """
         path, where = model_directory(model), choose_device(device)
         choose_precision(dtype)  # a wrong name is told before any file is read
+        if graphs and memory is not None:
+            raise RequestError("graphs: under a memory plan weights have no fixed place; leave out one of the two")
         budget = None if memory is None else Budget(parse_bytes(memory), task, size)
         parts, placed = place_parts(unread_model(path, decoder), where, dtype, budget)
-        return cls(parts, heard, placed=placed, share_prompts=share_prompts)
+        if compiled:
+            parts.decoder.compile_layers()
+        engine = new_engine(parts, shares=share_prompts, graphs=graphs)
+        return cls(parts, heard, placed=placed, engine=engine)
 
     @property
     def weights(self) -> str:
@@ -211,7 +220,7 @@ class Uni:
     ) -> StoryResult:
         """A story as words and pictures in turn: `.pages` is a list of (text, image)."""
         settings = PictureSettings.of(self.parts.config, self.parts.layout, options)
-        return self._tell(prompt, checked_seed(seed), settings, trace)
+        return told(self.parts, prompt, checked_seed(seed), settings, self._watch(trace))
 
     def chat(
         self,
@@ -312,36 +321,13 @@ class Uni:
 
     def replay(self, recipe: Recipe) -> ImageResult:
         """The picture that a recipe made. Raises WeightsError when it was made with other weights."""
-        if recipe.weights != self.weights:
-            theirs = f"the picture was made with weights {recipe.weights}"
-            raise WeightsError(f"{theirs}, these are {self.weights}; give the model it was made with")
-        layout = self.parts.layout
-        settings = PictureSettings.from_plain(recipe.settings, self.parts.config, layout)
-        pins = [None if recipe.pinned is None else Pins.from_plain(recipe.pinned, settings.grid, layout)]
-        if recipe.task == "edit":
-            codes = torch.tensor(recipe.source)[None]
-            if tuple(codes.shape[1:]) != settings.grid:
-                raise RequestError("the picture's recipe was changed: its source has another size")
-            return edit(self.parts, codes, [recipe.prompt], [recipe.seed], settings, self._watch(), pins)[0]
-        if recipe.task == "generate":
-            return generate(self.parts, [recipe.prompt], [recipe.seed], settings, self._watch(), pins)[0]
-        images = [page.image for page in self._tell(recipe.prompt, recipe.seed, settings, False).pages]
-        made = [image for image in images if image is not None and image.recipe.number == recipe.number]
-        if not made:
-            raise RequestError(f"the story has no picture number {recipe.number}; its recipe was changed")
-        return made[0]
+        return replayed(self.parts, recipe, self._watch())
 
     def _edit_settings(self, options: PictureOptions) -> PictureSettings:
         """Edits keep the picture's grid and follow their instruction more closely."""
         refuse(options, _SIZE, "an edit has the size of the model's pictures")
         strength = self.parts.config.sampling.edit_text_guidance
         return PictureSettings.of(self.parts.config, self.parts.layout, options, guidance=strength)
-
-    def _tell(self, prompt: str, seed: int, settings: PictureSettings, trace: bool) -> StoryResult:
-        said = checked_text(prompt, "prompt")
-        settings, words = settings.with_words(self.parts.config, self.parts.config.sampling.text_tokens)
-        recipe = recipe_of(self.parts, "interleave", said, seed, settings)
-        return told(self.parts, said, recipe, settings, words, self._watch(trace))
 
     def _watch(self, trace: bool = False) -> Watch:
         return Watch(self.heard, trace, self.seen, self.engine)

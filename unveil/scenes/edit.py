@@ -9,6 +9,7 @@ from unveil.scenes.phrase import (
     CELLS,
     CORNERS,
     RELATIONS,
+    WAYS,
     Cell,
     Like,
     beside,
@@ -23,7 +24,6 @@ from unveil.scenes.scene import BACKGROUNDS, COLORS, SIZES, Scene, Thing
 Maker = Callable[[Scene, random.Random, str], Edit | None]
 
 _BACKGROUNDS, _COLORS = tuple(BACKGROUNDS), tuple(COLORS)
-_WAYS = {"left of": "left", "right of": "right", "above": "up", "below": "down"}
 
 
 def edit(scene: Scene, rng: random.Random, family: str | None = None, pairs: str = "seen") -> Edit | None:
@@ -182,7 +182,7 @@ def _step(scene: Scene, thing: Thing, rng: random.Random) -> Spot | None:
     for word in rng.sample(RELATIONS, len(RELATIONS)):
         cell = beside(word, cell_of(thing))
         if cell and scene.at(*cell) is None:
-            return f"one step {_WAYS[word]}", cell, frozenset({cell})
+            return f"one step {WAYS[word]}", cell, frozenset({cell})
     return None
 
 

@@ -12,6 +12,7 @@ Cell = tuple[int, int]
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+WAYS = {"left of": "left", "right of": "right", "above": "up", "below": "down"}
 CORNERS: dict[str, Cell] = {
     "top left": (0, 0),
     "top right": (0, LATTICE - 1),

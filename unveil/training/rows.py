@@ -2,18 +2,20 @@
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
 
+from unveil.scenes.change import Edit, free_cells
 from unveil.scenes.claims import Claims
 from unveil.scenes.describe import DESCRIBE, describe
 from unveil.scenes.example import Example, draw_example
 from unveil.scenes.facts import FACTS, claimed, facts
+from unveil.scenes.phrase import CORNERS, RELATIONS, WAYS, beside, cell_of, like
 from unveil.scenes.plan import plan
 from unveil.scenes.question import ask
-from unveil.scenes.sample import crowded_scene, generator, sample_scene
+from unveil.scenes.sample import crowded_scene, generator, sample_scene, sample_thing
 from unveil.scenes.scene import Scene
 from unveil.scenes.story import MAX_FRAMES, story
 from unveil.shapes import Int, Tensor
@@ -49,6 +51,7 @@ class Source:
     drop_prompt: float
     planned: float  # share of pictures that are asked for by their layout plan
     described: float = 0.4  # share of rows of questions in which a description is asked for, too
+    placed: float = 0.0  # share of edits after which a thing stands where no corner is named
 
     def heard(self, text: str, rng: random.Random) -> str:
         """The prompt, or now and then the words that stand for its absence."""
@@ -148,10 +151,22 @@ def quiz(source: Source, rng: random.Random) -> Draft:
 
 
 def edit(source: Source, rng: random.Random) -> Draft:
-    """Picture and instruction -> the edited picture; every family of edits equally often."""
-    item = draw_example("edit", rng, "train")
+    """Picture and instruction -> the edited picture; every family of edits equally often, or `placed` ones."""
+    placed, item = rng.random() < source.placed, draw_example("edit", rng, "train")
+    while placed and not places(item):
+        item = draw_example("edit", rng, "train")
     head, tail = source.around(source.prompts.edit(source.blank, source.heard(item.prompt, rng)))
     return Draft([*head, *item.sources, *tail], [([], [*pictures_of(item)])], False)
+
+
+def places(item: Example) -> bool:
+    """Whether an edit puts a thing beside another, one step on or where there is room: the kinds learned last."""
+    edit = item.judge
+    assert isinstance(edit, Edit)
+    return edit.family in ("add", "move") and edit.wanted[0].cells not in _CORNERS
+
+
+_CORNERS = frozenset(frozenset({cell}) for cell in CORNERS.values())
 
 
 def copy(source: Source, rng: random.Random) -> Draft:
@@ -163,6 +178,27 @@ def copy(source: Source, rng: random.Random) -> Draft:
     scene, wish = crowded_scene(rng), rng.choice((UNCONDITION, *KEEP))
     head, tail = source.around(source.prompts.edit(source.blank, wish))
     return Draft([*head, scene, *tail], [([], [scene])], False)
+
+
+def shift(source: Source, rng: random.Random) -> Draft:
+    """Picture and a wish for all its things at once: each one step on, or a new thing beside each.
+
+    For edits that move a thing or add one beside it, a place must look at the place next to it in the source. Here
+    every place must, as in `copy` every place looks at itself.
+    """
+    word = rng.choice(RELATIONS)
+    if rng.random() < 0.5:
+        scene, wish = crowded_scene(rng, (4, 12)), f"move everything one step {WAYS[word]}"
+        moved = [(thing, beside(word, cell_of(thing))) for thing in scene.things]
+        scene = Scene(scene.background, tuple(thing for thing, cell in moved if cell))
+        after = tuple(replace(thing, row=cell[0], col=cell[1]) for thing, cell in moved if cell)
+    else:
+        scene, new = crowded_scene(rng, (2, 6)), sample_thing(rng, 0, 0)
+        wish = f"add {like(new).one} {word} everything"
+        spots = {cell for thing in scene.things if (cell := beside(word, cell_of(thing)))} & free_cells(scene)
+        after = (*scene.things, *(replace(new, row=row, col=col) for row, col in sorted(spots)))
+    head, tail = source.around(source.prompts.edit(source.blank, source.heard(wish, rng)))
+    return Draft([*head, scene, *tail], [([], [Scene(scene.background, after)])], False)
 
 
 def think(source: Source, rng: random.Random) -> Draft:
@@ -209,6 +245,7 @@ TASKS: Mapping[str, Callable[[Source, random.Random], Draft]] = MappingProxyType
         "understand": understand,
         "edit": edit,
         "copy": copy,
+        "shift": shift,
         "look": look,
         "quiz": quiz,
         "read": read,

@@ -36,6 +36,11 @@ class Experts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(experts, expert_width, width))
         self.down_proj = nn.Parameter(torch.empty(experts, width, expert_width))
 
+    @property
+    def weights(self) -> ExpertWeights:
+        """All of them."""
+        return ExpertWeights(self.gate_proj, self.up_proj, self.down_proj)
+
     def forward(
         self,
         x: Float[Tensor, "N D"],
@@ -45,7 +50,7 @@ class Experts(nn.Module):
     ) -> Float[Tensor, "N D"]:
         """The weighted sum of the chosen experts' outputs, by the usual entry or by another."""
         entry = apply_experts if entry is None else entry
-        return entry(x, ExpertWeights(self.gate_proj, self.up_proj, self.down_proj), chosen, weights)
+        return entry(x, self.weights, chosen, weights)
 
 
 class QuantizedExperts(nn.Module):
@@ -128,10 +133,10 @@ def apply_experts_grouped(
 
     A token is read from `x` for each of its visits, and its visits are weighed and added in one go.
     """
-    order = chosen.flatten().argsort(stable=True)
+    by_expert, order = chosen.flatten().sort(stable=True)
     visits = x.index_select(0, order.div(chosen.shape[1], rounding_mode="floor"))  # (N * K, D)
-    counts = torch.bincount(chosen.flatten(), minlength=experts.gate.shape[0])
-    ends = counts.cumsum(0).to(torch.int32)  # (E)
+    numbers = torch.arange(experts.gate.shape[0], device=chosen.device)
+    ends = torch.searchsorted(by_expert, numbers, right=True, out_int32=True)  # (E)
     floats = (w.dequantize() if isinstance(w, QuantizedWeight) else w for w in experts)
     gate, up, down = (w.transpose(1, 2) for w in floats)
     inner = F.silu(F.grouped_mm(visits, gate, offs=ends)) * F.grouped_mm(visits, up, offs=ends)  # (N * K, F)

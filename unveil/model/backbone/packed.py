@@ -54,25 +54,26 @@ def hidden_packed(
     tile: every matrix product has this many rows, filled up with zeros. A row's numbers then do not depend on how many
     others it shares the pass with, bit for bit; without, kernels differ with the size of the batch.
     """
-    config, layers = backbone.config, cast(Sequence[Layer], backbone.model.layers)
+    layers = cast(Sequence[Layer], backbone.model.layers)
     x = backbone.embedded(tokens)  # (N, D)
-    dims = int(config.head_dim * config.rotary_fraction)
-    cos, sin = (table[:, None] for table in rotary_tables(positions, dims, config.rope_theta, x.dtype))  # (N, 1, half)
-    sizes = [segment.end - segment.start for segment in segments]
-    starts = itertools.accumulate(sizes, initial=0)
+    cos, sin = rotary_of(backbone, positions, x.dtype)
+    sizes, wanted = [segment.end - segment.start for segment in segments], wanted_rows(segments, x.device)
     for i, layer in enumerate(layers):
-        q, k, v = by_tile(partial(_look, layer), tile, x, cos, sin)
-        for segment, keys, values in zip(segments, k.split(sizes), v.split(sizes), strict=True):
-            segment.cache[i, 0, :, segment.start : segment.end] = keys.transpose(0, 1)
-            segment.cache[i, 1, :, segment.start : segment.end] = values.transpose(0, 1)
+        q, k, v = by_tile(partial(look, layer), tile, x, cos, sin)
+        remember(segments, i, k, v)
         if i == len(layers) - 1:
-            asked = torch.cat([start + s.wanted for start, s in zip(starts, segments, strict=False)])  # (M)
-            wanted = asked.to(x.device)
             x, q, sizes = x.index_select(0, wanted), q.index_select(0, wanted), [len(s.wanted) for s in segments]
         queries = zip(q.split(sizes), segments, strict=True)
-        mixed = torch.cat([_attend(rows, segment, i) for rows, segment in queries if len(rows)])
-        x = _finish(layer, x, mixed, tile)
+        mixed = torch.cat([attend_line(rows, segment, i) for rows, segment in queries if len(rows)])
+        x = finish(layer, x, mixed, tile)
     return by_tile(lambda rows: (backbone.model.norm(rows),), tile, x)[0]
+
+
+def wanted_rows(segments: Sequence[Segment], device: torch.device) -> Int[Tensor, " M"]:
+    """The rows of the pass that are asked for. To be called before there is work that the copy would wait for."""
+    starts = itertools.accumulate((segment.end - segment.start for segment in segments), initial=0)
+    asked = torch.cat([start + segment.wanted for start, segment in zip(starts, segments, strict=False)])
+    return asked.to(device)
 
 
 def by_tile(function: Callable[..., Rows], tile: int | None, *rows: Float[Tensor, "N ..."]) -> Rows:
@@ -87,9 +88,17 @@ def by_tile(function: Callable[..., Rows], tile: int | None, *rows: Float[Tensor
     return tuple(torch.cat(outputs)[:count] for outputs in zip(*parts, strict=True))
 
 
-def _look(
-    layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 half"], sin: Float[Tensor, "N 1 half"]
-) -> Rows:
+def rotary_of(
+    backbone: "Backbone", positions: Int[Tensor, " N"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "N 1 half"], Float[Tensor, "N 1 half"]]:
+    """Cosines and sines for every head of a row."""
+    config = backbone.config
+    dims = int(config.head_dim * config.rotary_fraction)
+    cos, sin = rotary_tables(positions, dims, config.rope_theta, dtype)
+    return cos[:, None], sin[:, None]
+
+
+def look(layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 half"], sin: Float[Tensor, "N 1 half"]) -> Rows:
     """Queries, keys and values of the rows; norm and rotation run once for queries and keys together."""
     attention = layer.attention
     heads = attention.query_key_value(layer.input_layernorm(x)).unflatten(-1, (-1, attention.head_dim))
@@ -111,7 +120,17 @@ def _norm_heads(
     return normed * weight
 
 
-def _attend(q: Float[Tensor, "n H head"], segment: Segment, layer: int) -> Float[Tensor, "n H*head"]:
+def remember(
+    segments: Sequence[Segment], layer: int, k: Float[Tensor, "N KV head"], v: Float[Tensor, "N KV head"]
+) -> None:
+    """Write the rows' keys and values where they stay."""
+    sizes = [segment.end - segment.start for segment in segments]
+    for segment, keys, values in zip(segments, k.split(sizes), v.split(sizes), strict=True):
+        segment.cache[layer, 0, :, segment.start : segment.end] = keys.transpose(0, 1)
+        segment.cache[layer, 1, :, segment.start : segment.end] = values.transpose(0, 1)
+
+
+def attend_line(q: Float[Tensor, "n H head"], segment: Segment, layer: int) -> Float[Tensor, "n H*head"]:
     """The queries of a segment look at its line: all that is there up to its own end, without a mask."""
     keys, values = segment.cache[layer, :, :, segment.first : segment.end]  # (KV, S, head) each
     mixed = F.scaled_dot_product_attention(
@@ -120,7 +139,9 @@ def _attend(q: Float[Tensor, "n H head"], segment: Segment, layer: int) -> Float
     return mixed[0].transpose(0, 1).flatten(-2)
 
 
-def _finish(layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H*head"], tile: int | None) -> Tensor:
+def finish(
+    layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H*head"], tile: int | None = None
+) -> Float[Tensor, "N D"]:
     """The rest of a layer: what attention gives, then the feed-forward part."""
     x, normed = by_tile(lambda a, b: _add_attention(layer, a, b), tile, x, mixed)
     if isinstance(layer.mlp, MLP):

@@ -98,6 +98,11 @@ class ImageDecoder(nn.Module):
         velocity: Tensor = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
         return velocity
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Let `torch.compile` make one program for all layers when they first work; on a CPU with a C++ compiler."""
+        for layer in self.layers:
+            layer.compile(fullgraph=True, backend=backend)
+
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
         """Weights to train from: each layer starts as the identity and the velocity as zero (adaLN-zero)."""

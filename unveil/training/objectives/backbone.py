@@ -63,7 +63,8 @@ class BackboneObjective:
         self.side = model.sampling.grid[0] * model.image_tokenizer.patch_size
         prompts = Prompts(text, Layout.of(model.vocab, text))
         grid, size = model.sampling.grid, model.backbone.block_size
-        self.source = Source(prompts, grid, size, task.questions, task.drop_prompt, task.planned, task.described)
+        shares = (task.drop_prompt, task.planned, task.described, task.placed)
+        self.source = Source(prompts, grid, size, task.questions, *shares)
         self._loads: list[Int[Tensor, " E"]] = []
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
