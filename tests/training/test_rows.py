@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -168,12 +169,19 @@ def test_a_shift_puts_everything_or_a_new_thing_one_cell_further(source: Source)
 def test_edits_put_things_beside_others_as_often_as_asked(source: Source) -> None:
     corner = re.compile(r"(top|bottom) (left|right)( corner)?$")
     for share in (0.0, 0.6, 1.0):
-        found = 0
+        found = Counter[str]()
         for draft in drafts(replace(source, placed=share), "edit", 0, 300):
             wish = wish_of(source, finish(source, draft, codes_of))
-            found += wish.startswith(("add ", "move ")) and not corner.search(wish)
-        expected = share + (1 - share) * (0.65 + 0.5) / 8  # of all edits 1/8 add, 1/8 move, to a corner 35% and 50%
-        assert abs(found / 300 - expected) < 0.08
+            if wish.startswith(("add ", "move ")) and not corner.search(wish):
+                beside = re.search("(left of|right of|above|below) the", wish)
+                found["step" if "one step" in wish else "beside" if beside else "anywhere"] += 1
+        usual = {
+            "anywhere": 0.15,
+            "beside": 0.75,
+            "step": 0.25,
+        }  # of 1/8: adding 15, 50, 0%, moving 0, 25, 25%
+        for place, often in usual.items():
+            assert abs(found[place] / 300 - share / 3 - (1 - share) * often / 8) < 0.08
 
 
 def test_pictures_are_asked_for_by_their_plan_as_often_as_asked(source: Source) -> None:

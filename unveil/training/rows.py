@@ -12,7 +12,7 @@ from unveil.scenes.claims import Claims
 from unveil.scenes.describe import DESCRIBE, describe
 from unveil.scenes.example import Example, draw_example
 from unveil.scenes.facts import FACTS, claimed, facts
-from unveil.scenes.phrase import CORNERS, RELATIONS, WAYS, beside, cell_of, like
+from unveil.scenes.phrase import RELATIONS, WAYS, beside, cell_of, like
 from unveil.scenes.plan import plan
 from unveil.scenes.question import ask
 from unveil.scenes.sample import crowded_scene, generator, sample_scene, sample_thing
@@ -33,6 +33,9 @@ KEEP = (
 )
 """Instructions of edits that change nothing."""
 
+PLACES = ("anywhere", "beside", "step")
+"""Where edits put things that are learned last; a corner is the same place in every picture."""
+
 QUIZ = 10  # questions of a quiz
 QUESTIONS = "ask and answer"  # what they are asked for with
 
@@ -51,7 +54,7 @@ class Source:
     drop_prompt: float
     planned: float  # share of pictures that are asked for by their layout plan
     described: float = 0.4  # share of rows of questions in which a description is asked for, too
-    placed: float = 0.0  # share of edits after which a thing stands where no corner is named
+    placed: float = 0.0  # share of edits that put a thing into one of `PLACES`
 
     def heard(self, text: str, rng: random.Random) -> str:
         """The prompt, or now and then the words that stand for its absence."""
@@ -151,22 +154,25 @@ def quiz(source: Source, rng: random.Random) -> Draft:
 
 
 def edit(source: Source, rng: random.Random) -> Draft:
-    """Picture and instruction -> the edited picture; every family of edits equally often, or `placed` ones."""
-    placed, item = rng.random() < source.placed, draw_example("edit", rng, "train")
-    while placed and not places(item):
+    """Picture and instruction -> the edited picture; every family of edits equally often, or every one of `PLACES`."""
+    place, item = rng.choice(PLACES) if rng.random() < source.placed else None, draw_example("edit", rng, "train")
+    while place and place_of(item) != place:
         item = draw_example("edit", rng, "train")
     head, tail = source.around(source.prompts.edit(source.blank, source.heard(item.prompt, rng)))
     return Draft([*head, *item.sources, *tail], [([], [*pictures_of(item)])], False)
 
 
-def places(item: Example) -> bool:
-    """Whether an edit puts a thing beside another, one step on or where there is room: the kinds learned last."""
+def place_of(item: Example) -> str | None:
+    """How an edit that adds or moves a thing says where to: one of `PLACES`, or a corner; None for other edits."""
     edit = item.judge
     assert isinstance(edit, Edit)
-    return edit.family in ("add", "move") and edit.wanted[0].cells not in _CORNERS
-
-
-_CORNERS = frozenset(frozenset({cell}) for cell in CORNERS.values())
+    if edit.family not in ("add", "move"):
+        return None
+    if "one step" in edit.instruction:
+        return "step"
+    if any(f" {word} " in edit.instruction for word in RELATIONS):
+        return "beside"
+    return "anywhere" if edit.wanted[0].cells == free_cells(edit.before) else "corner"
 
 
 def copy(source: Source, rng: random.Random) -> Draft:
