@@ -10,7 +10,9 @@ from PIL import Image
 from unveil import Message, Uni
 from unveil.errors import PromptError, RequestError, UnveilError, WeightsError
 from unveil.metadata import read_recipe
+from unveil.model.backbone.recorded import Recorded, Recording
 from unveil.model.image_decoder import ImageDecoder
+from unveil.pipeline import uni as uni_module
 from unveil.pipeline.settings import PictureSettings
 from unveil.vocab.prompt import Prompts
 
@@ -185,11 +187,29 @@ def test_a_dtype_can_be_named_and_a_wrong_one_is_refused(model_directory):
         Uni.load(model_directory, "cpu", "float8")
 
 
-def test_graphs_are_refused_where_weights_are_on_no_gpu_or_in_no_fixed_place(model_directory):
-    with pytest.raises(RequestError, match="CUDA graphs need the whole backbone in bfloat16 on a CUDA device"):
+def test_graphs_are_refused_before_any_weight_is_read(model_directory, monkeypatch):
+    monkeypatch.setattr(uni_module, "place_parts", None)
+    with pytest.raises(RequestError, match="CUDA graphs need a CUDA device, not cpu"):
         Uni.load(model_directory, "cpu", graphs=True)
+    monkeypatch.setattr(uni_module, "check_recordable", lambda device: None)
     with pytest.raises(RequestError, match="no fixed place; leave out one of the two"):
         Uni.load(model_directory, "cpu", memory="20GB", graphs=True)
+
+
+def test_with_graphs_every_engine_of_a_model_replays_the_same_recordings(model_directory, monkeypatch, replayed, uni):
+    monkeypatch.setattr(uni_module, "check_recordable", lambda device: None)
+    monkeypatch.setattr(Recorded, "on_gpu", lambda backbone: Recorded(backbone, replayed))
+    graphs = Uni.load(model_directory, "cpu", graphs=True)
+    sizes, run = [], Recording.run
+    monkeypatch.setattr(Recording, "run", lambda self, *given: [sizes.append(self), run(self, *given)][1])
+    for ask in (
+        lambda u: u.generate_image("a star", seed=1).codes.tolist(),
+        lambda u: list(u.stream(lambda v: v.generate_image("a star", seed=1)))[-1].codes.tolist(),
+        lambda u: [page.text for page in u.generate_interleaved("a star", seed=1).pages],
+    ):
+        sizes.clear()
+        assert ask(graphs) == ask(uni) and sizes
+        assert set(map(id, sizes)) <= set(map(id, graphs.engine.model.recordings.values()))
 
 
 def test_compiled_layers_are_those_of_the_image_decoder(model_directory, monkeypatch):

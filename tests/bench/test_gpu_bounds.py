@@ -1,23 +1,21 @@
 """The GPU bench: its bounds, whose numbers follow from the sizes; all of it on a CPU; its refusal without a GPU."""
 
+from statistics import mean
+
 import pytest
 import torch
 
 from unveil.bench import gpu, set_up
-from unveil.bench.gpu import Measured, as_markdown, decoder_flops, touched_bytes, visited_experts
+from unveil.bench.gpu import decoder_flops
 from unveil.cli import main
 from unveil.config import load_preset
 from unveil.engine import Request
-from unveil.model.backbone import Backbone
+from unveil.errors import RequestError
+from unveil.model.backbone import Backbone, router
 from unveil.model.backbone.recorded import Recorded
 from unveil.model.image_decoder import ImageDecoder
 from unveil.pipeline.watch import silent
-
-
-def test_how_many_experts_some_tokens_visit():
-    assert visited_experts(256, 8, 1) == 8
-    assert visited_experts(4, 2, 2) == 3  # of 4 experts each is left out by a token with 1/2, by both with 1/4
-    assert visited_experts(256, 8, 32) == pytest.approx(256 - 256 * (31 / 32) ** 32)
+from unveil.sampling import Task
 
 
 def test_a_pass_touches_everything_but_the_embedding_and_unvisited_experts():
@@ -25,9 +23,24 @@ def test_a_pass_touches_everything_but_the_embedding_and_unvisited_experts():
     with torch.device("meta"):
         backbone = Backbone(config.backbone, config.vocab).bfloat16()
     all_of_it, biases, embedding, routed = 16_322_752_256, 19 * 256, 355_467_264, 19 * 805_306_368  # spec 1.4
-    one = 2 * (all_of_it - biases - embedding - routed + routed * 8 / 256)
-    assert touched_bytes(backbone, 1) == pytest.approx(one, rel=1e-12)
-    assert touched_bytes(backbone, 10**6) == pytest.approx(2 * (all_of_it - biases - embedding), rel=1e-12)
+    some = 2 * (all_of_it - biases - embedding - routed + routed * 20.5 / 256)
+    assert gpu.touched_bytes(backbone, 20.5) == pytest.approx(some, rel=1e-12)
+    assert gpu.touched_bytes(backbone, 256) == pytest.approx(2 * (all_of_it - biases - embedding), rel=1e-12)
+
+
+def test_visited_experts_are_those_of_the_steps_of_one_block(monkeypatch):
+    setup = set_up(load_preset("tiny"), prompt=32, nothing=5, codes=64, steps=4)
+    alone = Request(Task(setup.task.prompts, 64, setup.task.allowed), setup.policy)
+    seen, choose = [], router.choose_experts
+    monkeypatch.setattr(router, "choose_experts", lambda *given: [seen.append(choose(*given)), seen[-1]][1])
+    found = gpu.visited_experts(setup, alone)
+    assert {len(each) for each in seen} > {32, 64}  # the first pass sees the prompt, too; the last layer what is masked
+    assert found == mean(len(set(each.flatten().tolist())) for each in seen if len(each) == 32)
+    for layer in setup.backbone.model.layers[1:]:
+        layer.mlp.gate.weight.zero_()
+        layer.mlp.gate.expert_bias.copy_(torch.tensor([9.0, 9, 0, 0, 0, 0, 0, 0]))  # everybody visits the first two
+    assert gpu.visited_experts(setup, alone) == 2
+    assert not any(part._forward_hooks for part in setup.backbone.modules())
 
 
 def test_the_operations_of_the_decoder_are_those_of_its_products():
@@ -46,36 +59,45 @@ def test_the_operations_of_the_decoder_are_those_of_its_products():
     assert decoder_flops(config, 128) == 2 * whole
 
 
-def test_the_table_has_the_bound_beside_what_was_measured():
-    found = [Measured("a step", 0.003, 0.002), Measured("a picture", 2.0, None, "peak 1.00 GB")]
-    lines = as_markdown(found, "a device").splitlines()
-    assert lines[0] == "## On a GPU" and "a device" in lines[2]
-    assert lines[-2:] == ["| a step | 3.00 ms | 1.50x of 2.00 ms |  |", "| a picture | 2000.00 ms |  | peak 1.00 GB |"]
+def test_a_row_has_the_bound_beside_what_was_measured():
+    assert gpu.Measured("a step", 0.003, 0.002).row() == "| a step | 3.00 ms | 1.50x of 2.00 ms |  |"
+    assert gpu.Measured("a picture", 2.0, None, "a note").row() == "| a picture | 2000.00 ms |  | a note |"
+    assert "a device" in gpu.heading("a device") and gpu.heading("").splitlines()[-1].count("|") == 5
 
 
 def test_all_of_it_runs_also_where_the_gpu_is_a_cpu(monkeypatch, replayed):
     small = {"BYTES": 1 << 10, "PRODUCT": 8, "PROMPT": 9, "CODES": 64, "READING": 50, "WORDS": 40, "SIDE": 128}
     for name, value in small.items():
         monkeypatch.setattr(gpu, name, value)
-    compiled = []
+    monkeypatch.setattr(gpu, "best", lambda work, device: [work(), 0.5][1])
+    compiled, recorded = [], []
     monkeypatch.setattr(ImageDecoder, "compile_layers", lambda decoder: compiled.append(decoder))
     device, config = torch.device("cpu"), load_preset("tiny")
-    with pytest.warns(UserWarning, match="CUDA graphs need"):
-        found = gpu.measure(device, config, silent)
-    names = ["one denoise step", "64 codes", "an answer of 40 tokens", "turbo decoder, 128 x 128", "turbo decoder"]
-    assert [m.what.startswith(name) for m, name in zip(found, names, strict=True)] == [True] * 5
-    assert len(compiled) == 1 and "compiled" in found[-1].what
-    assert all(m.seconds > 0 for m in found) and [m.bound is not None for m in found] == [
-        True,
-        False,
-        False,
-        True,
-        True,
-    ]
-    monkeypatch.setattr(Recorded, "on_gpu", lambda backbone: Recorded(backbone, replayed))
-    assert [", CUDA graphs" in m.what for m in gpu.measure(device, config, silent)] == [False] * 2 + [True] * 2 + [
-        False
-    ] * 3
+    rows = gpu.measure(device, config, silent)
+    plain = [next(rows) for _ in range(4)]
+    with pytest.raises(RequestError, match="CUDA device"):  # what went before is not lost
+        next(rows)
+
+    def record(backbone):
+        recorded.append(Recorded(backbone, replayed))
+        return recorded[0]
+
+    monkeypatch.setattr(Recorded, "on_gpu", record)
+    found = list(gpu.measure(device, config, silent))
+    assert [m.what for m in found[:4]] == [m.what for m in plain]
+    ways = ["one denoise step of 32 positions, batch 1", "64 codes, 8 steps a block, guidance"]
+    drawn = "turbo decoder, 128 x 128 pixels, 8 evaluations"
+    wanted = [*ways, "an answer of 40 tokens, 32 steps a block", drawn]
+    assert [m.what for m in found] == [*wanted, *[f"{way}, CUDA graphs" for way in ways], f"{drawn}, compiled"]
+    assert recorded[0].recordings and all(recorded[0].recordings.values())
+    assert len(compiled) == 1 and all(m.seconds > 0 for m in found)
+    floor = 8 * gpu.decoder_flops(config, 128) / (2 * 8**3 / 0.5)
+    assert found[3].bound == found[6].bound == pytest.approx(floor)
+    visited = float(found[0].told.split()[0])
+    with torch.device("meta"):
+        backbone = Backbone(config.backbone, config.vocab).bfloat16()
+    low, high = (gpu.touched_bytes(backbone, visited + off) / (2 * 2**10 / 0.5) for off in (-0.5, 0.5))
+    assert low <= found[0].bound == found[4].bound <= high
 
 
 def test_every_denoise_step_is_timed():

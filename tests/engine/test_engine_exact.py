@@ -85,7 +85,7 @@ def test_passes_that_are_large_or_batch_invariant_are_not_recorded(backbone, lay
     tiled, large = Recorded(backbone, replayed), Recorded(backbone, replayed)
     wanted = Engine(backbone, layout).submit(numbered(1)).tokens()
     assert Engine(tiled, layout, batch_invariant=True).submit(numbered(1)).tokens() == wanted
-    monkeypatch.setattr(module, "MOST", 0)
+    monkeypatch.setattr(module, "MAX_ROWS", 0)
     assert Engine(large, layout).submit(numbered(1)).tokens() == wanted
     assert not tiled.recordings and not large.recordings
 

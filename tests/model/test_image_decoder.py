@@ -90,6 +90,7 @@ def test_compiled_layers_give_the_same_and_are_one_program():
     counters.clear()
     decoder.compile_layers("eager")
     assert torch.equal(decoder(*given), wanted)
+    assert all(layer._compiled_call_impl is not None for layer in decoder.layers)
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 

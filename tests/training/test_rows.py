@@ -146,9 +146,10 @@ def test_a_shift_puts_everything_or_a_new_thing_one_cell_further(source: Source)
     steps = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
     steps |= {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
     seen = set()
-    for row, (before, after) in rows(source, "shift", 200):
+    for row, (before, after) in rows(source, "shift", 400):
         wish = wish_of(source, row)
         assert row.branches[0].response[:64] == codes_of(after) and before.background == after.background
+        assert before.things and before != after
         moved_on = re.fullmatch(r"move everything one step (\w+)", wish)
         added = re.fullmatch(r"add an? (.*) (left of|right of|above|below) everything", wish)
         words, way = added.groups() if added else (None, moved_on[1] if moved_on else wish)

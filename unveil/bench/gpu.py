@@ -4,10 +4,9 @@ Never run on one: no GPU was at hand when this was written. A test runs it all o
 """
 
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,16 +14,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from unveil.bench.compare import Said
 from unveil.bench.setup import Setup, set_up
 from unveil.config import ModelConfig, load_preset
-from unveil.engine import Engine, Request
-from unveil.engine.engine import Model
+from unveil.engine import Engine, Model, Request
 from unveil.errors import RequestError
 from unveil.memory.measure import Meter
 from unveil.model.backbone import Backbone
 from unveil.model.backbone.experts import Experts
 from unveil.model.backbone.recorded import Recorded
+from unveil.model.backbone.router import Router, Routing
 from unveil.model.hold import hold
 from unveil.model.image_decoder import ImageDecoder
 from unveil.sampling import Allowed, Policy, Quota, Task
+from unveil.shapes import Tensor
 
 HALF = torch.bfloat16
 BYTES, PRODUCT = 1 << 31, 8192  # a copy and the side of a matrix that keep the device busy
@@ -40,27 +40,38 @@ class Measured:
     what: str
     seconds: float
     bound: float | None = None
-    per_second: str = ""
+    told: str = ""
 
     def row(self) -> str:
         """As Markdown."""
         times = "" if self.bound is None else f"{self.seconds / self.bound:.2f}x of {self.bound * 1000:.2f} ms"
-        return f"| {self.what} | {self.seconds * 1000:.2f} ms | {times} | {self.per_second} |"
+        return f"| {self.what} | {self.seconds * 1000:.2f} ms | {times} | {self.told} |"
 
 
-def visited_experts(experts: int, chosen: int, tokens: int) -> float:
-    """How many experts of a layer at least one of the tokens visits, if all are equally likely."""
-    return experts * (1 - (1 - chosen / experts) ** tokens)
-
-
-def touched_bytes(backbone: Backbone, tokens: int) -> float:
-    """Bytes of weights that a pass of so many tokens reads: all but the embedding and unvisited experts."""
-    config = backbone.config
+def touched_bytes(backbone: Backbone, visited: float) -> float:
+    """Bytes of weights read by a pass that visits so many experts of a layer: all but the embedding and the others."""
     stacks = [part for part in backbone.modules() if isinstance(part, Experts)]
     shared = sum(p.nbytes for p in backbone.parameters()) - backbone.model.word_embeddings.weight.nbytes
     routed = sum(p.nbytes for stack in stacks for p in stack.parameters())
-    share = visited_experts(config.experts, config.chosen_experts, tokens) / config.experts
-    return shared - routed + routed * share
+    return shared - routed + routed * visited / backbone.config.experts
+
+
+def visited_experts(setup: Setup, request: Request) -> float:
+    """How many experts of a layer a denoise step of this request visits, on average.
+
+    Not as many as independent tokens would: masked positions look alike.
+    """
+    counts, block = list[int](), setup.policy.block_size
+
+    def count(router: Router, given: tuple[Tensor], routing: Routing) -> None:
+        if len(routing.chosen) == block:
+            counts.append(routing.chosen.unique().numel())
+
+    hooks = [part.register_forward_hook(count) for part in setup.backbone.modules() if isinstance(part, Router)]
+    Engine(setup.backbone, setup.layout, device=setup.backbone.lm_head.weight.device).submit(request).tokens()
+    for hook in hooks:
+        hook.remove()
+    return mean(counts)
 
 
 def decoder_inputs(config: ModelConfig, side: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -84,73 +95,73 @@ def decoder_flops(config: ModelConfig, side: int) -> int:
     return counter.get_total_flops()
 
 
-def measure_gpu(said: Said) -> list[Measured]:
-    """All lines of the table. Raises RequestError without a CUDA device."""
+def measure_gpu(said: Said) -> Iterator[Measured]:
+    """The lines of the table, one by one. Raises RequestError without a CUDA device."""
     if not torch.cuda.is_available():
         raise RequestError("bench --gpu: PyTorch sees no CUDA device here; leave --gpu out to measure the CPU")
     return measure(torch.device("cuda"), load_preset("official"), said)
 
 
 @torch.inference_mode()
-def measure(device: torch.device, config: ModelConfig, said: Said) -> list[Measured]:
-    """All lines of the table for a model of these sizes."""
+def measure(device: torch.device, config: ModelConfig, said: Said) -> Iterator[Measured]:
+    """The lines of the table for a model of these sizes; what may fail on some devices comes last."""
     said("bench device", 0, 4)
-    source, target = (torch.empty(BYTES, dtype=torch.uint8, device=device) for _ in range(2))
-    bandwidth = 2 * source.nbytes / best(lambda: target.copy_(source), device)
-    del source, target
-    square = torch.randn(PRODUCT, PRODUCT, device=device, dtype=HALF)
-    speed = 2 * PRODUCT**3 / best(lambda: square @ square, device)
+    bandwidth, speed = copied_per_second(device), multiplied_per_second(device)
     said("bench backbone", 1, 4)
     with torch.device("meta"):
         backbone = Backbone(config.backbone, config.vocab)
+        decoder = ImageDecoder(config.decoder, config.vae.latent_channels).to(HALF)
     hold(backbone, HALF)
     backbone.to_empty(device=device).initialize(torch.Generator(device).manual_seed(0)).eval().requires_grad_(False)
-    found = [*pictures(config, backbone, bandwidth), answers(config, backbone)]
-    said("bench decoder", 3, 4)
-    del backbone
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    found += turbo(config, device, speed)
+    yield from pictures(config, backbone, backbone, bandwidth, "")
+    yield answers(config, backbone)
+    said("bench decoder", 2, 4)
+    decoder.to_empty(device=device).initialize(torch.Generator(device).manual_seed(0))
+    yield turbo(config, decoder, speed, "")
+    said("bench graphs", 3, 4)
+    yield from pictures(config, backbone, Recorded.on_gpu(backbone), bandwidth, ", CUDA graphs")
+    decoder.compile_layers()
+    yield turbo(config, decoder, speed, ", compiled")
     said("bench", 1, 1)
-    return found
 
 
-def pictures(config: ModelConfig, backbone: Backbone, bandwidth: float) -> list[Measured]:
-    """One denoise step alone, then with guidance a whole picture of 1,024 codes."""
+def copied_per_second(device: torch.device) -> float:
+    """Bytes read and written in a second by a large copy."""
+    source, target = (torch.empty(BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+    return 2 * source.nbytes / best(lambda: target.copy_(source), device)
+
+
+def multiplied_per_second(device: torch.device) -> float:
+    """Floating-point operations in a second of a large product."""
+    square = torch.randn(PRODUCT, PRODUCT, device=device, dtype=HALF)
+    return 2 * PRODUCT**3 / best(lambda: square @ square, device)
+
+
+def pictures(config: ModelConfig, backbone: Backbone, model: Model, bandwidth: float, way: str) -> Iterator[Measured]:
+    """One denoise step alone, then with guidance a whole picture."""
     setup = set_up(config, prompt=PROMPT, nothing=40, codes=CODES, steps=8, backbone=backbone)
-    alone = Task(setup.task.prompts, CODES, setup.task.allowed)
-    floor, found = touched_bytes(backbone, setup.policy.block_size) / bandwidth, list[Measured]()
-    for way, model in ways(backbone).items():
-        steps, _ = timed_steps(setup, Request(alone, setup.policy), model)
-        found.append(Measured(f"one denoise step of 32 positions, batch 1{way}", median(steps), floor))
-        guided, peak = timed_steps(setup, Request(setup.task, setup.policy), model)
-        told = f"peak {peak / 1e9:.2f} GB"
-        found.append(Measured(f"{CODES} codes, 8 steps a block, guidance{way}", sum(guided), None, told))
-    return found
-
-
-def ways(backbone: Backbone) -> dict[str, Model]:
-    """The backbone, and with CUDA graphs where this device can have them."""
-    try:
-        return {"": backbone, ", CUDA graphs": Recorded.on_gpu(backbone)}
-    except RequestError as error:
-        warnings.warn(str(error), stacklevel=2)
-        return {"": backbone}
+    alone = Request(Task(setup.task.prompts, CODES, setup.task.allowed), setup.policy)
+    visited = visited_experts(setup, alone)
+    steps, _ = timed_steps(setup, alone, model)
+    floor = touched_bytes(backbone, visited) / bandwidth
+    told = f"{visited:.0f} experts visited a layer"
+    yield Measured(f"one denoise step of 32 positions, batch 1{way}", median(steps), floor, told)
+    guided, peak = timed_steps(setup, Request(setup.task, setup.policy), model)
+    told = f"{peak / 1e9:.2f} GB given out" + (", without what graphs keep" if way else "")
+    yield Measured(f"{CODES} codes, 8 steps a block, guidance{way}", sum(guided), None, told)
 
 
 def answers(config: ModelConfig, backbone: Backbone) -> Measured:
-    """An answer of 256 tokens to a picture and a question, 32 steps a block (random weights are never sure)."""
+    """An answer to a picture and a question, 32 steps a block (random weights are never sure)."""
     setup = set_up(config, prompt=READING, nothing=1, codes=WORDS, steps=32, backbone=backbone)
     task = Task(setup.task.prompts, WORDS, Allowed.text(setup.layout))
     seconds = sum(timed_steps(setup, Request(task, Policy(Quota(0.95, 32), setup.policy.block_size)), backbone)[0])
     return Measured(f"an answer of {WORDS} tokens, 32 steps a block", seconds, None, f"{WORDS / seconds:.1f} tokens/s")
 
 
-def turbo(config: ModelConfig, device: torch.device, speed: float) -> list[Measured]:
+def turbo(config: ModelConfig, decoder: ImageDecoder, speed: float, way: str) -> Measured:
     """The evaluations of the turbo decoder for one picture, against their operations at a large product's speed."""
-    with torch.device("meta"):
-        decoder = ImageDecoder(config.decoder, config.vae.latent_channels).to(HALF)
-    decoder.to_empty(device=device).initialize(torch.Generator(device).manual_seed(0))
+    device = decoder.x_pad_token.device
     latents, features, grid = decoder_inputs(config, SIDE, device)
     times = torch.zeros(1, device=device)
 
@@ -159,11 +170,8 @@ def turbo(config: ModelConfig, device: torch.device, speed: float) -> list[Measu
         for _ in range(EVALUATIONS):
             decoder.velocity(latents, times, context)
 
-    name = f"turbo decoder, {SIDE} x {SIDE} pixels, {EVALUATIONS} evaluations"
-    floor = EVALUATIONS * decoder_flops(config, SIDE) / speed
-    plain = Measured(name, best(picture, device), floor)
-    decoder.compile_layers()
-    return [plain, Measured(f"{name}, compiled", best(picture, device), floor)]
+    name = f"turbo decoder, {SIDE} x {SIDE} pixels, {EVALUATIONS} evaluations{way}"
+    return Measured(name, best(picture, device), EVALUATIONS * decoder_flops(config, SIDE) / speed)
 
 
 def timed_steps(setup: Setup, request: Request, model: Model) -> tuple[list[float], int]:
@@ -195,7 +203,7 @@ def best(work: Callable[[], object], device: torch.device, times: int = 5) -> fl
     return min(once(work, device) for _ in range(times))
 
 
-def as_markdown(found: list[Measured], device: str) -> str:
-    """A section for docs/benchmarks.md."""
+def heading(device: str) -> str:
+    """What stands before the rows of the table, for docs/benchmarks.md."""
     head = ["## On a GPU", "", f"`unveil bench --gpu`, {device}, official sizes, random weights, bfloat16.", ""]
-    return "\n".join([*head, "| | measured | against the bound | |", "|---|---|---|---|", *(m.row() for m in found)])
+    return "\n".join([*head, "| | measured | against the bound | |", "|---|---|---|---|"])

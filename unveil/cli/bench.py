@@ -88,10 +88,12 @@ def _check_given(context: typer.Context, *, gpu: bool, pareto: bool) -> None:
 def _gpu(quiet: bool) -> None:
     import torch
 
-    from unveil.bench.gpu import as_markdown, measure_gpu
+    from unveil.bench.gpu import heading, measure_gpu
 
-    found = measure_gpu(progress(quiet, lines=True))
-    say(as_markdown(found, torch.cuda.get_device_name()))
+    rows = measure_gpu(progress(quiet, lines=True))
+    say(heading(torch.cuda.get_device_name()))
+    for row in rows:
+        say(row.row())
 
 
 def _sizes(text: str) -> tuple[int, ...]:

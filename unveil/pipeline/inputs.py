@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from unveil.config import ModelConfig
-from unveil.engine import Engine
+from unveil.engine import Engine, Model
 from unveil.errors import PromptError, RequestError
 from unveil.model.backbone.recorded import Recorded
 from unveil.pictures import PictureInput, load_picture
@@ -116,15 +116,17 @@ def rows_of(parts: Parts) -> int:
 def new_engine(parts: Parts, *, shares: bool = False, beside: Engine | None = None, graphs: bool = False) -> Engine:
     """An engine with one user, whose requests may share what their prompts have in common.
 
-    `beside` another it has the same user. Where memory was planned nothing is kept from one request to the next.
-    With `graphs` its passes are replayed from CUDA graphs; raises RequestError where they cannot be.
+    `beside` another it has the same model and the same user. Where memory was planned nothing is kept from one request
+    to the next. With `graphs` passes are replayed from CUDA graphs; raises RequestError where they cannot be.
     """
-    owner = "user" if shares and parts.residency is None else None
-    prefixes = None
+    model: Model = Recorded.on_gpu(parts.backbone) if graphs else parts.backbone
+    owner, prefixes = "user" if shares and parts.residency is None else None, None
     if beside is not None:
-        owner, prefixes = beside.owner, beside.prefixes
+        model = beside.model
+        if beside.owner is not None:
+            owner, prefixes = beside.owner, beside.prefixes
     return Engine(
-        Recorded.on_gpu(parts.backbone) if graphs else parts.backbone,
+        model,
         parts.layout,
         context=parts.config.backbone.context,
         device=parts.device,

@@ -59,8 +59,9 @@ def tell(
     context, most = parts.config.backbone.context, parts.config.sampling.max_pictures
     block = parts.config.backbone.block_size
     frames, text = list[Frame](), ""
+    engine = new_engine(parts, shares=True, beside=watch.engine)  # a picture's prompt begins with all that came before
     for part in interleave(
-        ready(parts, new_engine(parts, shares=True)),  # a picture's prompt begins with all that came before it
+        ready(parts, engine),
         prefix,
         say,
         limits=Limits(most, words.tokens, room, context),

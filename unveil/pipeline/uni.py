@@ -14,6 +14,7 @@ from unveil.errors import RequestError
 from unveil.memory.moments import Task
 from unveil.memory.plan import parse_bytes
 from unveil.metadata import Recipe
+from unveil.model.backbone.recorded import check_recordable
 from unveil.pictures import PictureInput
 from unveil.pipeline.draw import render_codes
 from unveil.pipeline.find import checked_query, similarity
@@ -77,14 +78,16 @@ class Uni:
         share_prompts: keep keys and values of prompts, up to 256 MiB, for later requests that begin alike. These answer
         sooner, so who asks could learn what was asked before: only for one user's requests.
 
-        graphs: replay denoise steps from CUDA graphs; for bfloat16 on a GPU of compute capability 9, without `memory`.
-        compiled: `torch.compile` the image decoder's layers, at the first picture of a size. Both untried on a GPU.
+        graphs: replay denoise steps from CUDA graphs; for bfloat16 on an NVIDIA GPU of compute capability 9 or 10,
+        without `memory`. compiled: `torch.compile` the layers of the image decoder. Neither was tried on a GPU yet.
 
         Raises WeightsError or ConfigError for a missing or damaged model, RequestError for the device, dtype or
         decoder, and for less memory than the smallest plan needs.
         """
         path, where = model_directory(model), choose_device(device)
         choose_precision(dtype)  # a wrong name is told before any file is read
+        if graphs:
+            check_recordable(where)
         if graphs and memory is not None:
             raise RequestError("graphs: under a memory plan weights have no fixed place; leave out one of the two")
         budget = None if memory is None else Budget(parse_bytes(memory), task, size)

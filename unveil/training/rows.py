@@ -155,7 +155,8 @@ def quiz(source: Source, rng: random.Random) -> Draft:
 
 def edit(source: Source, rng: random.Random) -> Draft:
     """Picture and instruction -> the edited picture; every family of edits equally often, or every one of `PLACES`."""
-    place, item = rng.choice(PLACES) if rng.random() < source.placed else None, draw_example("edit", rng, "train")
+    place = rng.choice(PLACES) if source.placed and rng.random() < source.placed else None
+    item = draw_example("edit", rng, "train")
     while place and place_of(item) != place:
         item = draw_example("edit", rng, "train")
     head, tail = source.around(source.prompts.edit(source.blank, source.heard(item.prompt, rng)))
@@ -192,19 +193,30 @@ def shift(source: Source, rng: random.Random) -> Draft:
     For edits that move a thing or add one beside it, a place must look at the place next to it in the source. Here
     every place must, as in `copy` every place looks at itself.
     """
-    word = rng.choice(RELATIONS)
-    if rng.random() < 0.5:
-        scene, wish = crowded_scene(rng, (4, 12)), f"move everything one step {WAYS[word]}"
-        moved = [(thing, beside(word, cell_of(thing))) for thing in scene.things]
-        scene = Scene(scene.background, tuple(thing for thing, cell in moved if cell))
-        after = tuple(replace(thing, row=cell[0], col=cell[1]) for thing, cell in moved if cell)
-    else:
-        scene, new = crowded_scene(rng, (2, 6)), sample_thing(rng, 0, 0)
-        wish = f"add {like(new).one} {word} everything"
-        spots = {cell for thing in scene.things if (cell := beside(word, cell_of(thing)))} & free_cells(scene)
-        after = (*scene.things, *(replace(new, row=row, col=col) for row, col in sorted(spots)))
+    make = rng.choice((moved_all, added_beside_all))
+    scene, wish, after = make(rng)
+    while after == scene:  # nothing could move, or there was no room
+        scene, wish, after = make(rng)
     head, tail = source.around(source.prompts.edit(source.blank, source.heard(wish, rng)))
-    return Draft([*head, scene, *tail], [([], [Scene(scene.background, after)])], False)
+    return Draft([*head, scene, *tail], [([], [after])], False)
+
+
+def moved_all(rng: random.Random) -> tuple[Scene, str, Scene]:
+    """A crowded scene, the wish that everything moves one step, and the scene afterwards."""
+    drawn, word = crowded_scene(rng, (4, 12)), rng.choice(RELATIONS)
+    steps = [(thing, cell) for thing in drawn.things if (cell := beside(word, cell_of(thing)))]
+    before = Scene(drawn.background, tuple(thing for thing, _ in steps))
+    after = Scene(drawn.background, tuple(replace(thing, row=row, col=col) for thing, (row, col) in steps))
+    return before, f"move everything one step {WAYS[word]}", after
+
+
+def added_beside_all(rng: random.Random) -> tuple[Scene, str, Scene]:
+    """A scene of several things, the wish for a new thing beside each, and the scene afterwards."""
+    before, new, word = crowded_scene(rng, (2, 6)), sample_thing(rng, 0, 0), rng.choice(RELATIONS)
+    cells = {cell for thing in before.things if (cell := beside(word, cell_of(thing)))} & free_cells(before)
+    added = tuple(replace(new, row=row, col=col) for row, col in sorted(cells))
+    after = Scene(before.background, (*before.things, *added))
+    return before, f"add {like(new).one} {word} everything", after
 
 
 def think(source: Source, rng: random.Random) -> Draft:

@@ -37,7 +37,7 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, width, expert_width))
 
     @property
-    def weights(self) -> ExpertWeights:
+    def stacks(self) -> ExpertWeights:
         """All of them."""
         return ExpertWeights(self.gate_proj, self.up_proj, self.down_proj)
 
@@ -50,7 +50,7 @@ class Experts(nn.Module):
     ) -> Float[Tensor, "N D"]:
         """The weighted sum of the chosen experts' outputs, by the usual entry or by another."""
         entry = apply_experts if entry is None else entry
-        return entry(x, self.weights, chosen, weights)
+        return entry(x, self.stacks, chosen, weights)
 
 
 class QuantizedExperts(nn.Module):

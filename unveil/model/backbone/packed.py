@@ -59,13 +59,13 @@ def hidden_packed(
     cos, sin = rotary_of(backbone, positions, x.dtype)
     sizes, wanted = [segment.end - segment.start for segment in segments], wanted_rows(segments, x.device)
     for i, layer in enumerate(layers):
-        q, k, v = by_tile(partial(look, layer), tile, x, cos, sin)
-        remember(segments, i, k, v)
+        q, k, v = by_tile(partial(queries_keys_values, layer), tile, x, cos, sin)
+        write_cache(segments, i, k, v)
         if i == len(layers) - 1:
             x, q, sizes = x.index_select(0, wanted), q.index_select(0, wanted), [len(s.wanted) for s in segments]
         queries = zip(q.split(sizes), segments, strict=True)
         mixed = torch.cat([attend_line(rows, segment, i) for rows, segment in queries if len(rows)])
-        x = finish(layer, x, mixed, tile)
+        x = rest_of_layer(layer, x, mixed, tile)
     return by_tile(lambda rows: (backbone.model.norm(rows),), tile, x)[0]
 
 
@@ -98,7 +98,9 @@ def rotary_of(
     return cos[:, None], sin[:, None]
 
 
-def look(layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 half"], sin: Float[Tensor, "N 1 half"]) -> Rows:
+def queries_keys_values(
+    layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 half"], sin: Float[Tensor, "N 1 half"]
+) -> Rows:
     """Queries, keys and values of the rows; norm and rotation run once for queries and keys together."""
     attention = layer.attention
     heads = attention.query_key_value(layer.input_layernorm(x)).unflatten(-1, (-1, attention.head_dim))
@@ -120,7 +122,7 @@ def _norm_heads(
     return normed * weight
 
 
-def remember(
+def write_cache(
     segments: Sequence[Segment], layer: int, k: Float[Tensor, "N KV head"], v: Float[Tensor, "N KV head"]
 ) -> None:
     """Write the rows' keys and values where they stay."""
@@ -139,7 +141,7 @@ def attend_line(q: Float[Tensor, "n H head"], segment: Segment, layer: int) -> F
     return mixed[0].transpose(0, 1).flatten(-2)
 
 
-def finish(
+def rest_of_layer(
     layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H*head"], tile: int | None = None
 ) -> Float[Tensor, "N D"]:
     """The rest of a layer: what attention gives, then the feed-forward part."""

@@ -12,6 +12,7 @@ kernels at once, but the shapes and addresses in it are fixed. Attention alone s
 so one recording serves every pass with so many rows, whatever the requests and wherever they are.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -22,40 +23,46 @@ import torch
 from unveil.errors import RequestError
 from unveil.model.backbone.experts import Experts, groupable
 from unveil.model.backbone.layer import Layer, MixtureOfExperts
-from unveil.model.backbone.packed import Segment, attend_line, finish, look, remember, rotary_of, wanted_rows
+from unveil.model.backbone.packed import (
+    Segment,
+    attend_line,
+    queries_keys_values,
+    rest_of_layer,
+    rotary_of,
+    wanted_rows,
+    write_cache,
+)
 from unveil.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
     from unveil.model.backbone.backbone import Backbone
 
-STEP = 32  # a recording has a multiple of so many rows; what a pass lacks is filled up
-MOST = 512  # rows; with more the GPU has enough to do
+ROW_STEP = 32  # a recording has a multiple of so many rows; what a pass lacks is filled up
+MAX_ROWS = 512  # with more the GPU has enough to do
 
-Outputs: TypeAlias = tuple[Tensor, ...]
-Capture: TypeAlias = Callable[[Callable[[], Outputs]], tuple[Callable[[], None], Outputs]]
-"""Records what a function does to tensors: a way to do it again, and where its results will then be."""
+Capture: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
+"""Records what a function does to tensors, and gives a way to do it again."""
 
 
 class Recorded:
-    """A backbone, as the engine needs one, with the passes of at most `MOST` rows recorded when they first occur.
+    """A backbone, as the engine needs one. Sizes of passes up to `MAX_ROWS` are recorded when they come a second time.
 
-    The weights must stay where they are. Not for two threads at once.
+    The weights must stay where they are. Engines in several threads may share one; they take turns.
     """
 
     def __init__(self, backbone: "Backbone", capture: Capture) -> None:
         self.backbone, self.capture = backbone, capture
-        self.recordings = dict[int, Recording]()
+        self.recordings = dict[int, Recording | None]()  # by rows; None: seen once
+        self._turn = threading.Lock()
 
     @classmethod
     def on_gpu(cls, backbone: "Backbone") -> "Recorded":
-        """With CUDA graphs. Raises RequestError for weights with which a GPU would need to ask the host."""
-        weight = backbone.lm_head.weight
-        device = weight.device
-        if device.type != "cuda" or not all(_runs_alone(part, weight) for part in backbone.modules()):
-            found = f"{str(weight.dtype).removeprefix('torch.')} on {device.type}"
-            raise RequestError(f"CUDA graphs need the whole backbone in bfloat16 on a CUDA device, not {found}")
-        if torch.cuda.get_device_capability(device)[0] < 9:
-            raise RequestError("CUDA graphs need a GPU of compute capability 9 or more for the grouped product")
+        """With CUDA graphs. Raises RequestError where a GPU would have to ask the host, naming what is in the way."""
+        device = backbone.lm_head.weight.device
+        check_recordable(device)
+        for number, layer in enumerate(backbone.model.layers):
+            if isinstance(layer.mlp, MixtureOfExperts) and not _in_groups(layer.mlp.experts):
+                raise RequestError(f"CUDA graphs need experts in bfloat16; those of layer {number} are held otherwise")
         return cls(backbone, Graphs(device))
 
     def allocate(self, branches: int, length: int) -> Float[Tensor, "R layers 2 KV L head"]:
@@ -75,16 +82,21 @@ class Recorded:
         tile: int | None = None,
     ) -> Float[Tensor, "M D"]:
         """As the backbone does; large and batch-invariant passes are its own."""
-        if tile is not None or len(tokens) > MOST:
+        rows = -(-len(tokens) // ROW_STEP) * ROW_STEP
+        if tile is not None or rows > MAX_ROWS:
             return self.backbone.packed(tokens, positions, segments, tile)
-        rows = -(-len(tokens) // STEP) * STEP
-        if rows not in self.recordings:
-            self.recordings[rows] = Recording(self.backbone, rows, self.capture)
-        return self.recordings[rows].run(tokens, positions, segments)
+        with self._turn:
+            known = rows in self.recordings
+            recording = self.recordings.setdefault(rows, None)
+            if known and recording is None:
+                recording = self.recordings[rows] = Recording(self.backbone, rows, self.capture)
+            if recording is not None:
+                return recording.run(tokens, positions, segments)
+        return self.backbone.packed(tokens, positions, segments)
 
 
 class Recording:
-    """The graphs of a pass of so many rows, and the memory that they read and write."""
+    """The graphs of a pass of so many rows, and the memory through which they are given and give everything."""
 
     def __init__(self, backbone: "Backbone", rows: int, capture: Capture) -> None:
         config, weight = backbone.config, backbone.lm_head.weight
@@ -92,23 +104,13 @@ class Recording:
         self.backbone = backbone
         self.x = weight.new_zeros(rows, config.width)
         self.positions = torch.zeros(rows, dtype=torch.long, device=weight.device)
-        self.mixed = weight.new_zeros(rows, config.heads * config.head_dim)  # what attention gave last
-
-        def begin() -> Outputs:
-            tables = rotary_of(backbone, self.positions, weight.dtype)
-            return (*tables, *look(layers[0], self.x, *tables))
-
-        def go_on(layer: Layer, following: Layer, x: Tensor) -> Outputs:
-            x = finish(layer, x, self.mixed)
-            return (x, *look(following, x, cos, sin))
-
-        replay, (cos, sin, *looked) = capture(begin)
-        self.graphs, self.looked, x = [replay], [looked], self.x  # of every layer q, k, v
-        for layer, following in pairwise(layers):
-            replay, (x, *looked) = capture(partial(go_on, layer, following, x))
-            self.graphs.append(replay)
-            self.looked.append(looked)
-        self.end, (self.states,) = capture(lambda: (backbone.model.norm(finish(layers[-1], x, self.mixed)),))
+        self.cos, self.sin = rotary_of(backbone, self.positions, weight.dtype)
+        queries_and_values = (config.heads, config.kv_heads, config.kv_heads)
+        self.q, self.k, self.v = (weight.new_zeros(rows, heads, config.head_dim) for heads in queries_and_values)
+        self.mixed = weight.new_zeros(rows, config.heads * config.head_dim)  # what attention gave
+        self.begin = capture(partial(self._begin, layers[0]))
+        self.go_on = [capture(partial(self._go_on, layer, following)) for layer, following in pairwise(layers)]
+        self.end = capture(partial(self._end, layers[-1]))
 
     def run(
         self, tokens: Int[Tensor, " N"], positions: Int[Tensor, " N"], segments: Sequence[Segment]
@@ -117,39 +119,70 @@ class Recording:
         count = len(tokens)
         self.x[:count] = self.backbone.embedded(tokens)
         self.positions[:count] = positions
-        sizes, wanted = [segment.end - segment.start for segment in segments], wanted_rows(segments, self.x.device)
-        for i, (replay, (q, k, v)) in enumerate(zip(self.graphs, self.looked, strict=True)):
-            replay()
-            remember(segments, i, k[:count], v[:count])
-            queries = zip(q[:count].split(sizes), self.mixed[:count].split(sizes), segments, strict=True)
-            for rows, mixed, segment in queries:
-                mixed.copy_(attend_line(rows, segment, i))
+        wanted = wanted_rows(segments, self.x.device)
+        self.begin()
+        for number, go_on in enumerate(self.go_on):
+            self._attend(segments, count, number)
+            go_on()
+        self._attend(segments, count, len(self.go_on))
         self.end()
-        return self.states.index_select(0, wanted)
+        return self.x.index_select(0, wanted)
+
+    def _begin(self, layer: Layer) -> None:
+        cos, sin = rotary_of(self.backbone, self.positions, self.x.dtype)
+        self.cos.copy_(cos)
+        self.sin.copy_(sin)
+        self._project(layer)
+
+    def _go_on(self, layer: Layer, following: Layer) -> None:
+        self.x.copy_(rest_of_layer(layer, self.x, self.mixed))
+        self._project(following)
+
+    def _end(self, layer: Layer) -> None:
+        self.x.copy_(self.backbone.model.norm(rest_of_layer(layer, self.x, self.mixed)))
+
+    def _project(self, layer: Layer) -> None:
+        made = queries_keys_values(layer, self.x, self.cos, self.sin)
+        for place, heads in zip((self.q, self.k, self.v), made, strict=True):
+            place.copy_(heads)
+
+    def _attend(self, segments: Sequence[Segment], count: int, layer: int) -> None:
+        write_cache(segments, layer, self.k[:count], self.v[:count])
+        sizes = [segment.end - segment.start for segment in segments]
+        queries = zip(self.q[:count].split(sizes), self.mixed[:count].split(sizes), segments, strict=True)
+        for rows, mixed, segment in queries:
+            mixed.copy_(attend_line(rows, segment, layer))
 
 
 class Graphs:
-    """Records into CUDA graphs, which share their memory: nothing is read from it after another pass has begun."""
+    """Records into CUDA graphs, one at a time in a process. They share memory: nothing in it outlives its own graph."""
+
+    _one = threading.Lock()
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.pool = device, torch.cuda.graph_pool_handle()
+        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
-    def __call__(self, function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+    def __call__(self, function: Callable[[], None]) -> Callable[[], object]:
         """Run the function once, as libraries set themselves up when first used, then record it."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device):
-            side, usual = torch.cuda.Stream(), torch.cuda.current_stream()
-            side.wait_stream(usual)
-            with torch.cuda.stream(side):
+        usual, graph = torch.cuda.current_stream(self.stream.device), torch.cuda.CUDAGraph()
+        with self._one:
+            self.stream.wait_stream(usual)
+            with torch.cuda.stream(self.stream):
                 function()
-            usual.wait_stream(side)
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):  # others may use the GPU
-                outputs = function()
-        return graph.replay, outputs
+            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+                function()
+            usual.wait_stream(self.stream)
+        return graph.replay
 
 
-def _runs_alone(part: torch.nn.Module, weight: Tensor) -> bool:
-    """Whether a GPU needs no word of the host to work through this part of a backbone."""
-    if not isinstance(part, MixtureOfExperts):
-        return True
-    return isinstance(part.experts, Experts) and groupable(weight, part.experts.weights)
+def check_recordable(device: torch.device) -> None:
+    """Raise RequestError unless PyTorch multiplies groups of rows on this device without asking the host."""
+    if device.type != "cuda":
+        raise RequestError(f"CUDA graphs need a CUDA device, not {device.type}")
+    major, minor = torch.cuda.get_device_capability(device)
+    if torch.version.hip is not None or major not in (9, 10):
+        raise RequestError(f"CUDA graphs need an NVIDIA GPU of compute capability 9 or 10, not {major}.{minor}")
+
+
+def _in_groups(experts: torch.nn.Module) -> bool:
+    return isinstance(experts, Experts) and groupable(experts.gate_proj, experts.stacks)
