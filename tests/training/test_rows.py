@@ -212,6 +212,19 @@ def test_copy_asks_for_the_same_picture_in_words_that_name_no_thing(source: Sour
     assert len(wishes) == len(KEEP) + 1
 
 
+def test_of_half_of_the_stories_the_words_and_the_end_are_masked_alone(source: Source, offset: int) -> None:
+    pad, boi, found = source.prompts.layout.pad, source.prompts.layout.boi, 0
+    for row, _ in rows(source, "interleave", 300):
+        (branch,) = row.branches
+        if branch.asked is not None:
+            end, eoi = branch.response.index(pad), source.prompts.layout.eoi
+            codes = [token >= offset or token == eoi for token in branch.response[:end]]
+            assert branch.asked == [*[not code for code in codes], True, *[False] * (len(branch.response) - end - 1)]
+            assert branch.response.count(boi) >= 2
+            found += 1
+    assert 125 < found < 175
+
+
 def test_look_is_the_prompt_of_sampling_and_tells_facts_of_the_picture(source: Source) -> None:
     pad = source.prompts.layout.pad
     for row, scenes in rows(source, "look"):

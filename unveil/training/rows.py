@@ -85,7 +85,7 @@ class Draft:
     text_ends: (
         bool  # the response ends in words, so EOS closes it and fills its block; a picture ends with its last code
     )
-    asked: list[bool] | None = None  # of the one branch: which words of its response may be masked; None: all
+    asked: list[bool] | None = None  # of the one branch: what of its response, and of EOS, may be masked; None: all
 
 
 def pictures_of(item: Example) -> list[Scene]:
@@ -229,12 +229,18 @@ def think(source: Source, rng: random.Random) -> Draft:
 
 
 def interleave(source: Source, rng: random.Random) -> Draft:
-    """Story -> words and pictures in turn, all of it the response."""
+    """Story -> words and pictures in turn, all of it the response.
+
+    In half of the rows only the words are masked, and where the story ends: there are ten codes for each of them.
+    """
     told = story(sample_scene(rng, (1, 3)), rng, rng.randint(2, MAX_FRAMES))
-    layout, response = source.prompts.layout, list[int | Scene]()
-    for words, scene in told.frames:
-        response += [*source.prompts.text.encode(words), *source.prompts.header(*source.grid), scene, layout.eoi]
-    return Draft([*source.prompts.interleave(told.prompt)], [([], response)], True)
+    layout, response, words = source.prompts.layout, list[int | Scene](), list[bool]()
+    for said, scene in told.frames:
+        ids, header = source.prompts.text.encode(said), source.prompts.header(*source.grid)
+        response += [*ids, *header, scene, layout.eoi]
+        words += [*[True] * (len(ids) + len(header)), *[False] * (source.grid[0] * source.grid[1] + 1)]
+    asked = [*words, True] if rng.random() < 0.5 else None
+    return Draft([*source.prompts.interleave(told.prompt)], [([], response)], True, asked)
 
 
 def look(source: Source, rng: random.Random) -> Draft:
