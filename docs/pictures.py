@@ -19,7 +19,15 @@ PROMPTS = (
     "a large red star left of a small blue fish on white",
     "a yellow house and two green trees on gray",
 )
-EDITS = ("make the star green", "change the background to black", "make the star small", "remove the star")
+EDITS = (
+    "make the star green",
+    "change the background to black",
+    "make the star small",
+    "add a small blue fish below the star",
+    "move the star one step down",
+    "move the star to the top left corner",
+    "add a yellow moon",
+)
 
 
 def sheet(pictures: list[Image.Image], labels: list[str], columns: int) -> Image.Image:
@@ -45,7 +53,7 @@ def main() -> None:
     sheet([r.image for r in drawn], list(PROMPTS), 4).save(HERE / "generated.png")
     edited = [uni.edit_image(drawn[0].image, words, seed=7).image for words in EDITS]
     asked = uni.understand_image(drawn[0].image, "what color is the star?").text
-    sheet([drawn[0].image, *edited], [f"what color is the star? {asked}", *EDITS], 5).save(HERE / "edited.png")
+    sheet([drawn[0].image, *edited], [f"what color is the star? {asked}", *EDITS], 4).save(HERE / "edited.png")
     trace = uni.generate_image(PROMPTS[6], seed=7, trace=True).trace
     assert trace is not None
     (HERE / "denoising.gif").write_bytes(encode(trace, Path("denoising.gif")))

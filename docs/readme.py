@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RUNS = ("backbone", "backbone_longer", "backbone_further")
+RUNS = ("backbone", "backbone_longer", "backbone_further", "backbone_beside")
 """The runs whose weights ship, one after another; each keeps its log in docs/runs."""
 
 

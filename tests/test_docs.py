@@ -100,6 +100,7 @@ def test_the_scores_are_those_of_the_weights_in_the_package():
     scores, readme = (ROOT / "docs/scores.md").read_text(), (ROOT / "README.md").read_text()
     line, table = scores.split("\n\n")[:2]
     assert f"`{weights_hash(ROOT / 'unveil/weights/tiny')}`" in line
-    logs = [ROOT / f"docs/runs/{run}/log.jsonl" for run in ("backbone", "backbone_longer", "backbone_further")]
+    runs = ("backbone", "backbone_longer", "backbone_further", "backbone_beside")
+    logs = [ROOT / f"docs/runs/{run}/log.jsonl" for run in runs]
     steps = sum(json.loads(log.read_text().splitlines()[-1])["step"] for log in logs)
     assert f"\n{line}; their backbone took {steps:,} train steps\n\n{table}\n<!-- end" in readme

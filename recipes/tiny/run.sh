@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to the shipped weights of `tiny`: eight runs, each resumable (run it again after an interruption).
+# From nothing to the shipped weights of `tiny`: nine runs, each resumable (run it again after an interruption).
 # Afterwards the finished model lies in runs/tiny/parts; `unveil eval scenes --model runs/tiny/parts` scores it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,5 +20,6 @@ train backbone_describe
 [ -e runs/tiny/backbone_longer ] || blend backbone backbone_describe 0.6
 train backbone_longer
 train backbone_further
-blend backbone_longer backbone_further 0.5
+[ -e runs/tiny/backbone_beside ] || blend backbone_longer backbone_further 0.5
+train backbone_beside
 unveil train recipes/tiny/retrieval.yaml
