@@ -99,7 +99,7 @@ class ImageDecoder(nn.Module):
         return velocity
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """Let `torch.compile` make one program for all layers when they first work; on a CPU with a C++ compiler."""
+        """Let `torch.compile` make one program for all layers when they first work; needs a C++ compiler (a GPU: C)."""
         for layer in self.layers:
             layer.compile(fullgraph=True, backend=backend)
 
