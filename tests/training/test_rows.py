@@ -176,11 +176,7 @@ def test_edits_put_things_beside_others_as_often_as_asked(source: Source) -> Non
             if wish.startswith(("add ", "move ")) and not corner.search(wish):
                 beside = re.search("(left of|right of|above|below) the", wish)
                 found["step" if "one step" in wish else "beside" if beside else "anywhere"] += 1
-        usual = {
-            "anywhere": 0.15,
-            "beside": 0.75,
-            "step": 0.25,
-        }  # of 1/8: adding 15, 50, 0%, moving 0, 25, 25%
+        usual = {"anywhere": 0.15, "beside": 0.75, "step": 0.25}  # in eighths; adding 15, 50, 0%, moving 0, 25, 25%
         for place, often in usual.items():
             assert abs(found[place] / 300 - share / 3 - (1 - share) * often / 8) < 0.08
 

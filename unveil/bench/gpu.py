@@ -113,13 +113,17 @@ def measure(device: torch.device, config: ModelConfig, said: Said) -> Iterator[M
         decoder = ImageDecoder(config.decoder, config.vae.latent_channels).to(HALF)
     hold(backbone, HALF)
     backbone.to_empty(device=device).initialize(torch.Generator(device).manual_seed(0)).eval().requires_grad_(False)
-    yield from pictures(config, backbone, backbone, bandwidth, "")
+    setup = set_up(config, prompt=PROMPT, nothing=40, codes=CODES, steps=8, backbone=backbone)
+    alone = Request(Task(setup.task.prompts, CODES, setup.task.allowed), setup.policy)
+    visited = visited_experts(setup, alone)
+    bound = touched_bytes(backbone, visited) / bandwidth, f"{visited:.0f} experts visited a layer"
+    yield from pictures(setup, alone, backbone, bound, "")
     yield answers(config, backbone)
     said("bench decoder", 2, 4)
     decoder.to_empty(device=device).initialize(torch.Generator(device).manual_seed(0))
     yield turbo(config, decoder, speed, "")
     said("bench graphs", 3, 4)
-    yield from pictures(config, backbone, Recorded.on_gpu(backbone), bandwidth, ", CUDA graphs")
+    yield from pictures(setup, alone, Recorded.on_gpu(backbone), bound, ", CUDA graphs")
     decoder.compile_layers()
     yield turbo(config, decoder, speed, ", compiled")
     said("bench", 1, 1)
@@ -137,15 +141,10 @@ def multiplied_per_second(device: torch.device) -> float:
     return 2 * PRODUCT**3 / best(lambda: square @ square, device)
 
 
-def pictures(config: ModelConfig, backbone: Backbone, model: Model, bandwidth: float, way: str) -> Iterator[Measured]:
-    """One denoise step alone, then with guidance a whole picture."""
-    setup = set_up(config, prompt=PROMPT, nothing=40, codes=CODES, steps=8, backbone=backbone)
-    alone = Request(Task(setup.task.prompts, CODES, setup.task.allowed), setup.policy)
-    visited = visited_experts(setup, alone)
+def pictures(setup: Setup, alone: Request, model: Model, bound: tuple[float, str], way: str) -> Iterator[Measured]:
+    """One denoise step alone, beside its bound and how that was found; then with guidance a whole picture."""
     steps, _ = timed_steps(setup, alone, model)
-    floor = touched_bytes(backbone, visited) / bandwidth
-    told = f"{visited:.0f} experts visited a layer"
-    yield Measured(f"one denoise step of 32 positions, batch 1{way}", median(steps), floor, told)
+    yield Measured(f"one denoise step of 32 positions, batch 1{way}", median(steps), *bound)
     guided, peak = timed_steps(setup, Request(setup.task, setup.policy), model)
     told = f"{peak / 1e9:.2f} GB given out" + (", without what graphs keep" if way else "")
     yield Measured(f"{CODES} codes, 8 steps a block, guidance{way}", sum(guided), None, told)

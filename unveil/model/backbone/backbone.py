@@ -8,9 +8,8 @@ from torch import nn
 
 from unveil.config.tree import BackboneConfig, VocabConfig
 from unveil.model.backbone.layer import KeysValues, Layer
-from unveil.model.backbone.packed import Segment, by_tile, hidden_packed
+from unveil.model.backbone.packed import Segment, by_tile, hidden_packed, rotary_of
 from unveil.model.layers.norm import RMSNorm
-from unveil.model.layers.rotary import rotary_tables
 from unveil.shapes import Bool, Float, Int, Tensor
 
 Past: TypeAlias = tuple[KeysValues, ...]
@@ -96,7 +95,7 @@ class Backbone(nn.Module):
         trail: when given, receives the states after each layer.
         """
         x = tokens if tokens.is_floating_point() else self.embedded(tokens)
-        tables = self._tables(positions, x.dtype)
+        tables = rotary_of(self, torch.atleast_2d(positions), x.dtype)
         visible = visible[None, None] if visible.ndim == 2 else visible[:, None] if visible.ndim == 3 else visible
         present: list[KeysValues] = []
         for i, layer in enumerate(self.model.layers):
@@ -133,11 +132,3 @@ class Backbone(nn.Module):
         """Looked up where the table lies: on the host it need not take memory of the device, and few rows travel."""
         table = self.model.word_embeddings
         return table(ids.to(table.weight.device)).to(ids.device)
-
-    def _tables(
-        self, positions: Int[Tensor, "#B L"] | Int[Tensor, " L"], dtype: torch.dtype
-    ) -> tuple[Float[Tensor, "#B 1 L half"], Float[Tensor, "#B 1 L half"]]:
-        """Rotary tables with room for the head axis; all layers share them."""
-        dims = int(self.config.head_dim * self.config.rotary_fraction)
-        cos, sin = rotary_tables(torch.atleast_2d(positions), dims, self.config.rope_theta, dtype)
-        return cos[:, None], sin[:, None]

@@ -89,9 +89,9 @@ def by_tile(function: Callable[..., Rows], tile: int | None, *rows: Float[Tensor
 
 
 def rotary_of(
-    backbone: "Backbone", positions: Int[Tensor, " N"], dtype: torch.dtype
-) -> tuple[Float[Tensor, "N 1 half"], Float[Tensor, "N 1 half"]]:
-    """Cosines and sines for every head of a row."""
+    backbone: "Backbone", positions: Int[Tensor, "*batch N"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "*batch half"], Float[Tensor, "*batch half"]]:
+    """Cosines and sines of (N) positions as (N, 1, half), of (B, L) as (B, 1, L, half): the 1 stands for all heads."""
     config = backbone.config
     dims = int(config.head_dim * config.rotary_fraction)
     cos, sin = rotary_tables(positions, dims, config.rope_theta, dtype)

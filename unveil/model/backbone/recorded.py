@@ -52,6 +52,7 @@ class Recorded:
 
     def __init__(self, backbone: "Backbone", capture: Capture) -> None:
         self.backbone, self.capture = backbone, capture
+        self.allocate, self.logits = backbone.allocate, backbone.logits
         self.recordings = dict[int, Recording | None]()  # by rows; None: seen once
         self._turn = threading.Lock()
 
@@ -64,14 +65,6 @@ class Recorded:
             if isinstance(layer.mlp, MixtureOfExperts) and not _in_groups(layer.mlp.experts):
                 raise RequestError(f"CUDA graphs need experts in bfloat16; those of layer {number} are held otherwise")
         return cls(backbone, Graphs(device))
-
-    def allocate(self, branches: int, length: int) -> Float[Tensor, "R layers 2 KV L head"]:
-        """As the backbone does."""
-        return self.backbone.allocate(branches, length)
-
-    def logits(self, states: Float[Tensor, "M D"], tile: int | None = None) -> Float[Tensor, "M V"]:
-        """As the backbone does."""
-        return self.backbone.logits(states, tile)
 
     @torch.inference_mode()
     def packed(
@@ -86,12 +79,11 @@ class Recorded:
         if tile is not None or rows > MAX_ROWS:
             return self.backbone.packed(tokens, positions, segments, tile)
         with self._turn:
-            known = rows in self.recordings
-            recording = self.recordings.setdefault(rows, None)
-            if known and recording is None:
-                recording = self.recordings[rows] = Recording(self.backbone, rows, self.capture)
-            if recording is not None:
+            if rows in self.recordings:
+                recording = self.recordings[rows] or Recording(self.backbone, rows, self.capture)
+                self.recordings[rows] = recording
                 return recording.run(tokens, positions, segments)
+            self.recordings[rows] = None
         return self.backbone.packed(tokens, positions, segments)
 
 
@@ -105,8 +97,8 @@ class Recording:
         self.x = weight.new_zeros(rows, config.width)
         self.positions = torch.zeros(rows, dtype=torch.long, device=weight.device)
         self.cos, self.sin = rotary_of(backbone, self.positions, weight.dtype)
-        queries_and_values = (config.heads, config.kv_heads, config.kv_heads)
-        self.q, self.k, self.v = (weight.new_zeros(rows, heads, config.head_dim) for heads in queries_and_values)
+        counts = (config.heads, config.kv_heads, config.kv_heads)
+        self.q, self.k, self.v = (weight.new_zeros(rows, heads, config.head_dim) for heads in counts)
         self.mixed = weight.new_zeros(rows, config.heads * config.head_dim)  # what attention gave
         self.begin = capture(partial(self._begin, layers[0]))
         self.go_on = [capture(partial(self._go_on, layer, following)) for layer, following in pairwise(layers)]
