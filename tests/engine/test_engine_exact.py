@@ -78,7 +78,7 @@ def test_recorded_passes_give_the_tokens_of_the_plain_loop(backbone, layout, rep
     engine = Engine(recorded, layout)
     handles = [engine.submit(asked(drawn)) for drawn in everyone]
     assert [handle.tokens() for handle in handles] == [plainly(backbone, layout, drawn) for drawn in everyone]
-    assert recorded.recordings
+    assert bool(recorded.recordings) == bool(engine.positions)  # with all pinned there is no pass
 
 
 def test_passes_that_are_large_or_batch_invariant_are_not_recorded(backbone, layout, numbered, replayed, monkeypatch):
